@@ -1,0 +1,237 @@
+// quoin/ops.h: one declaration per operation.
+//
+// Letters name dimensions: B batch, T new positions, S keys, N rows (B*T flattened), C width,
+// H heads, D head width, E experts, K choices per row, V vocabulary, I and O inner and outer
+// width of a product. "[.., C]" is any leading shape. Unless said otherwise values are f32 and
+// the result has the shape of the first argument. Every sum is made in f32 in a fixed order.
+// [keys] name entries of docs/references.md.
+#ifndef QUOIN_OPS_H
+#define QUOIN_OPS_H
+
+#include <quoin/graph.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// ------------------------------------------------------------------------------- pointwise
+
+// a + b. b has a's shape, or a suffix of it (a row [C] is added to every row), or is a scalar.
+QN_API const qn_tensor *qn_add(qn_graph *g, const qn_tensor *a, const qn_tensor *b);
+// a * b, elementwise; b as in qn_add().
+QN_API const qn_tensor *qn_mul(qn_graph *g, const qn_tensor *a, const qn_tensor *b);
+// Sum of 1 to 8 tensors of one shape, added from left to right in one pass.
+QN_API const qn_tensor *qn_sum_of(qn_graph *g, const qn_tensor *const *x, int count);
+// factor * x + offset.
+QN_API const qn_tensor *qn_scale(qn_graph *g, const qn_tensor *x, float factor, float offset);
+
+typedef enum qn_activation {
+    QN_IDENTITY = 0,
+    QN_GELU_TANH, // 0.5x(1+tanh(sqrt(2/pi)(x+0.044715x^3))), "gelu_new"
+    QN_GELU_ERF,  // 0.5x(1+erf(x/sqrt(2))), "gelu"
+    QN_SILU,      // x sigmoid(x)
+    QN_RELU,
+    QN_TANH,
+    QN_SIGMOID,
+    QN_EXP,
+    QN_LOG,       // natural logarithm
+    QN_ACTIVATION_COUNT
+} qn_activation;
+QN_API const char *qn_activation_name(qn_activation a); // "gelu_tanh"
+QN_API const qn_tensor *qn_activate(qn_graph *g, const qn_tensor *x, qn_activation a);
+
+// x in another dtype; f32 <-> f16, bf16 with round to nearest even. The gradient is cast back.
+QN_API const qn_tensor *qn_cast(qn_graph *g, const qn_tensor *x, qn_dtype to);
+
+// Each element is 0 with probability p, else x / (1 - p). `seed` is an i32 scalar; `stream`
+// tells uses of one seed apart. Element i is decided by a counter-based generator of (seed,
+// stream, i), so the gradient needs no mask. p = 0 returns x itself. 0 <= p < 1. [philox]
+QN_API const qn_tensor *qn_dropout(qn_graph *g, const qn_tensor *x, const qn_tensor *seed, float p,
+                                   uint32_t stream);
+
+// ------------------------------------------------------------------------------- reductions
+
+typedef enum qn_reduction { QN_SUM = 0, QN_MEAN, QN_MAX } qn_reduction;
+// Over the last dimension: [.., C] -> [..]. QN_MAX has no gradient.
+QN_API const qn_tensor *qn_reduce(qn_graph *g, const qn_tensor *x, qn_reduction kind);
+// Index of the largest of the last dimension, the lowest on ties: [.., C] -> i32 [..].
+QN_API const qn_tensor *qn_argmax(qn_graph *g, const qn_tensor *x);
+// Sum over all leading dimensions: [.., C] -> [C].
+QN_API const qn_tensor *qn_sum_rows(qn_graph *g, const qn_tensor *x);
+// Sum, or sum of squares, of everything -> scalar. Pairwise over fixed blocks. x may be of any
+// size, a whole store included.
+QN_API const qn_tensor *qn_sum_all(qn_graph *g, const qn_tensor *x);
+QN_API const qn_tensor *qn_sum_squares(qn_graph *g, const qn_tensor *x);
+
+// The same elements under another shape; no copy.
+QN_API const qn_tensor *qn_reshape(qn_graph *g, const qn_tensor *x, qn_shape shape);
+
+// ------------------------------------------------------------------------------- matmul
+
+typedef struct qn_matmul_opts {
+    bool transpose_a, transpose_b;
+    const qn_tensor *bias;     // [N], added to every row of the result; NULL: none
+    qn_activation activation;  // applied last; only where no gradient is wanted
+} qn_matmul_opts;
+
+// c[.., i, j] = sum_k a[.., i, k] b[.., k, j] (+ bias[j]), in f32.
+// a [.., M, K]; b [K, N], or [.., K, N] with a's leading dimensions -> [.., M, N].
+// transpose_a: a is given as [.., K, M]; transpose_b: b as [.., N, K] (a Linear weight [out, in]).
+// b may be stored as f16 or bf16 (weights); the gradient to b is then f32 and b must be a leaf
+// made by qn_cast().
+QN_API const qn_tensor *qn_matmul(qn_graph *g, const qn_tensor *a, const qn_tensor *b,
+                                  const qn_matmul_opts *opts);
+
+// ------------------------------------------------------------------------------- norms
+
+// (x - mean) / sqrt(var + epsilon) * w + b over the last dimension, biased variance.
+// x [.., C]; w, b [C]; b may be NULL.
+QN_API const qn_tensor *qn_layer_norm(qn_graph *g, const qn_tensor *x, const qn_tensor *w,
+                                      const qn_tensor *b, float epsilon);
+// x / sqrt(mean(x^2) + epsilon) * w. w [C].
+QN_API const qn_tensor *qn_rms_norm(qn_graph *g, const qn_tensor *x, const qn_tensor *w,
+                                    float epsilon);
+// x / max(|x|, epsilon) over the last dimension, |x| the Euclidean norm.
+QN_API const qn_tensor *qn_unit_norm(qn_graph *g, const qn_tensor *x, float epsilon);
+
+// ------------------------------------------------------------------------------- losses
+
+// Over the last dimension.
+QN_API const qn_tensor *qn_softmax(qn_graph *g, const qn_tensor *x);
+QN_API const qn_tensor *qn_log_softmax(qn_graph *g, const qn_tensor *x);
+
+#define QN_IGNORE (-100) // a label that is not counted
+// Mean over the counted rows of -log softmax(logits)[label] -> scalar; 0 when none is counted.
+// logits [N, V], labels i32 [N]. Labels outside [0, V) other than QN_IGNORE count as QN_IGNORE.
+// *rows, when not NULL, receives each row's loss [N], 0 where ignored (no gradient through it).
+QN_API const qn_tensor *qn_cross_entropy(qn_graph *g, const qn_tensor *logits,
+                                         const qn_tensor *labels, const qn_tensor **rows);
+
+// ------------------------------------------------------------------------------- embedding
+
+// table [V, C], ids i32 [..] -> [.., C]. Ids outside [0, V) give zeros and no gradient.
+// The gradient to table sums rows in order of position.
+QN_API const qn_tensor *qn_embedding(qn_graph *g, const qn_tensor *table, const qn_tensor *ids);
+
+// ------------------------------------------------------------------------------- routing
+
+// A stable counting sort. keys i32 [n] with values in [0, buckets) ->
+// order i32 [n]: positions sorted by key, earlier positions first;
+// offsets i32 [buckets + 1]: key e owns order[offsets[e] .. offsets[e+1]).
+// Keys outside the range are left out; the tail of order is then -1.
+typedef struct qn_sorted {
+    const qn_tensor *order, *offsets;
+} qn_sorted;
+QN_API qn_sorted qn_counting_sort(qn_graph *g, const qn_tensor *keys, int buckets);
+
+// Where each row goes; made by qn_route(), read by the expert operations. A slot a = n*K + s is
+// choice s of row n; slot tensors are always in this natural order.
+typedef struct qn_routing {
+    const qn_tensor *logits;  // [N, E], as given
+    const qn_tensor *probs;   // [N, E] softmax over all experts
+    const qn_tensor *gates;   // [N, K] probabilities of the chosen experts
+    const qn_tensor *experts; // [N, K] i32, most probable first, ties to the lower index
+    const qn_tensor *order;   // [N*K] i32: slots sorted by expert, stably
+    const qn_tensor *offsets; // [E+1] i32: expert e owns order[offsets[e] .. offsets[e+1])
+    int choices;              // K
+} qn_routing;
+
+typedef struct qn_route_opts {
+    int choices;           // K
+    int sampled;           // of these, how many are drawn without replacement with probability
+                           // proportional to p + 1e-6 instead of taken (training)
+    const qn_tensor *seed; // i32 scalar, required when sampled > 0
+    uint32_t stream;       // as in qn_dropout()
+} qn_route_opts;
+
+// logits [N, E]. Gates are not renormalised. The gradient reaches the logits through probs and
+// gates; the choice itself has none. [moduleformer]
+QN_API qn_routing qn_route(qn_graph *g, const qn_tensor *logits, const qn_route_opts *opts);
+
+typedef enum qn_router_loss {
+    QN_ROUTER_MI = 0,        // H(e|x) - H(e), with P_e = mean_n p_ne and log(P_e + 1e-8)
+    QN_ROUTER_SWITCH,        // E sum_e (mass_e/sum mass)(cnt_e/sum cnt) + 0.1 mean lse^2
+    QN_ROUTER_CONCENTRATION, // H(e) = -sum_e P_e log(P_e + 1e-8)
+} qn_router_loss;
+// -> scalar; its gradient goes straight to routing->logits (never through probs).
+// [moduleformer] sections 6.2 and 9.
+QN_API const qn_tensor *qn_router_loss_of(qn_graph *g, const qn_routing *routing,
+                                          qn_router_loss kind);
+
+// ------------------------------------------------------------------------------- experts
+
+typedef struct qn_expert_opts {
+    bool transpose_w; // w is [E, O, I]
+} qn_expert_opts;
+// y[a] = x[row of a] w[expert of a] for every slot a. x [N, I] (slot a reads row a / K) or
+// [N*K, I] (slot a reads row a); w [E, I, O] -> [N*K, O]. No slot is dropped, counts never visit
+// the host; an expert without slots costs nothing and gets an explicit zero gradient.
+// w may be f16 or bf16, as in qn_matmul(). [scattermoe]
+QN_API const qn_tensor *qn_expert_matmul(qn_graph *g, const qn_tensor *x, const qn_tensor *w,
+                                         const qn_routing *routing, const qn_expert_opts *opts);
+
+// dw[e] = sum over slots a of expert e of x[row of a]^T y[a]: x [N, I] or [N*K, I],
+// y [N*K, O] -> [E, I, O]. Not differentiable.
+QN_API const qn_tensor *qn_expert_outer(qn_graph *g, const qn_tensor *x, const qn_tensor *y,
+                                        const qn_routing *routing);
+
+// out[n] = residual[n] + sum_s gates[n,s] y[n*K+s], in slot order. y [N*K, C]; gates [N, K], or
+// NULL for ones; residual [N, C] or NULL -> [N, C].
+QN_API const qn_tensor *qn_combine(qn_graph *g, const qn_tensor *y, const qn_tensor *gates,
+                                   const qn_tensor *residual, int choices);
+
+// ------------------------------------------------------------------------------- attention
+
+typedef struct qn_stickbreaking_opts {
+    int batch;               // B, required
+    int heads;               // H, required; D = A / H
+    int slots;               // queries per position: K; 0: 1
+    float scale;             // of q k'; 0: 1/sqrt(D)
+    bool skip_current;       // true: position i does not attend to itself
+    const qn_tensor *used;   // i32 scalar: filled positions of k and v; NULL: all S
+    const qn_tensor *keep;   // i32 [B, S]: 0 hides that key; NULL: all visible
+    const qn_tensor **rem;   // when not NULL, receives the left-over of the stick [B*T*K, H]
+                             // (no gradient through it)
+} qn_stickbreaking_opts;
+
+// Stick-breaking attention. With z_ij = scale q_i k_j' and s the sigmoid,
+//   w_ij = s(z_ij) prod_{j < m <= i} (1 - s(z_im)),  j <= i,   o_i = sum_j w_ij v_j,
+// the product taken in log space. Rows of w may sum to less than 1.
+// q [B*T*K, A]: row (b*T + t)*K + s is slot s of position t; head h has columns h*D..h*D+D-1.
+// k, v [B*S, A], S >= T; with `used` = U, only keys 0..U-1 exist. Query t stands at position
+// U - T + t (the queries are the last positions). Any D up to 1024. -> o [B*T*K, A].
+// k and v may be the same tensor. [moduleformer] section 4, [stickbreaking]
+QN_API const qn_tensor *qn_stickbreaking(qn_graph *g, const qn_tensor *q, const qn_tensor *k,
+                                         const qn_tensor *v, const qn_stickbreaking_opts *opts);
+
+// ------------------------------------------------------------------------------- effects
+// Operations that write a store. A plan always keeps them, in the order in which they were
+// built; readers built earlier see the old values, later ones the new.
+
+// Overwrites the stored tensor `param` (from qn_param() or qn_frozen()) with x: same count and
+// dtype. Costs nothing where x can be computed in place.
+QN_API const qn_tensor *qn_assign(qn_graph *g, const qn_tensor *param, const qn_tensor *x);
+
+// Writes x [B, T, C] into param [B, S, C] at positions [at, at + T) of every batch row, `at` an
+// i32 scalar (0 <= at, at + T <= S: rows beyond S are dropped). Returns param as it is afterwards.
+QN_API const qn_tensor *qn_assign_rows(qn_graph *g, const qn_tensor *param, const qn_tensor *at,
+                                       const qn_tensor *x);
+
+// One AdamW step over whole stores, all of one layout. p parameters, m and v moments,
+// grad gradients: [n] from qn_store_tensor(). [adamw], decoupled decay:
+//   g' = scale * g, scale = min(1, clip / (norm + 1e-6)) with norm = sqrt(square_sum) (clip 0: 1)
+//   p *= 1 - lr decay; m = b1 m + (1-b1) g'; v = b2 v + (1-b2) g'^2
+//   p -= lr / (1 - b1^t) * m / (sqrt(v) / sqrt(1 - b2^t) + eps)
+// hyper f32 [8]: lr, b1, b2, eps, clip, 1 - b1^t, 1 - b2^t, (unused); computed on the host in
+// double. square_sum: scalar, qn_sum_squares(grad).
+// groups i32 [n / 64]: for each 64 elements the row of group_table; -1 leaves them untouched
+// (frozen: no moment, no decay). group_table f32 [G, 2]: factor on lr, weight decay.
+QN_API const qn_tensor *qn_adamw(qn_graph *g, const qn_tensor *p, const qn_tensor *grad,
+                                 const qn_tensor *m, const qn_tensor *v, const qn_tensor *hyper,
+                                 const qn_tensor *square_sum, const qn_tensor *groups,
+                                 const qn_tensor *group_table);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
