@@ -249,7 +249,7 @@ static qn_result open_file(const char *path, bool index, qn_safetensors **out)
     qn_result r = !s->path ? qn_no_memory(strlen(path)) : index ? open_index(s) : open_single(s);
     if (r != QN_OK) {
         qn_safetensors_close(&s);
-        return r;
+        return qn_fail_printable(r);
     }
     if (s->count) qsort(s->tensors, s->count, sizeof *s->tensors, by_name);
     *out = s;
