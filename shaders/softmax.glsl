@@ -1,4 +1,4 @@
-// The denominators of softmax. Include after rows.glsl and the binding of `x`.
+// The denominators of softmax. Include after row_walk.glsl and the binding of `x`.
 const float LOWEST = -3.0e38; // stands in for elements that are not there
 const uint WAYS = 4;          // vec4s per round: one rescaling for sixteen elements
 

@@ -7,7 +7,7 @@
 #include "reduce.glsl"
 #include "args.h"
 #include "args/embedding.h"
-#include "rows.glsl"
+#include "row_walk.glsl"
 
 BIND_R(0, ids, uint)
 BIND_T(1, table)

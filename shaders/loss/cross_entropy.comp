@@ -8,7 +8,7 @@
 #include "math.glsl"
 #include "args.h"
 #include "args/cross_entropy.h"
-#include "rows.glsl"
+#include "row_walk.glsl"
 
 BIND_T(0, x)
 BIND_R(1, labels, int)

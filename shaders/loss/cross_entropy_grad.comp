@@ -6,7 +6,7 @@
 #include "reduce.glsl"
 #include "args.h"
 #include "args/cross_entropy_grad.h"
-#include "rows.glsl"
+#include "row_walk.glsl"
 
 BIND_T(0, x)
 BIND_R(1, labels, int)

@@ -7,7 +7,7 @@
 #include "math.glsl"
 #include "args.h"
 #include "args/softmax.h"
-#include "rows.glsl"
+#include "row_walk.glsl"
 
 layout(constant_id = 3) const uint LOGARITHM = 0;
 

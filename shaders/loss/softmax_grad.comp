@@ -8,7 +8,7 @@
 #include "reduce.glsl"
 #include "args.h"
 #include "args/softmax_grad.h"
-#include "rows.glsl"
+#include "row_walk.glsl"
 
 layout(constant_id = 3) const uint LOGARITHM = 0;
 

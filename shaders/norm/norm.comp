@@ -9,7 +9,7 @@
 #include "reduce.glsl"
 #include "args.h"
 #include "args/norm.h"
-#include "rows.glsl"
+#include "row_walk.glsl"
 
 layout(constant_id = 3) const uint KIND = 0;
 layout(constant_id = 4) const uint BIAS = 0;

@@ -9,7 +9,7 @@
 #include "reduce.glsl"
 #include "args.h"
 #include "args/norm_grad.h"
-#include "rows.glsl"
+#include "row_walk.glsl"
 
 layout(constant_id = 3) const uint KIND = 0;
 const uint LAYER = 0;

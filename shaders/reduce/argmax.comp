@@ -6,7 +6,7 @@
 #include "reduce.glsl"
 #include "args.h"
 #include "args/argmax.h"
-#include "rows.glsl"
+#include "row_walk.glsl"
 
 BIND_T(0, x)
 BIND_W(1, y, uint)

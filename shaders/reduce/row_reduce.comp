@@ -6,7 +6,7 @@
 #include "reduce.glsl"
 #include "args.h"
 #include "args/row_reduce.h"
-#include "rows.glsl"
+#include "row_walk.glsl"
 
 layout(constant_id = 3) const uint KIND = 0; // qn_reduction
 const uint SUM = 0;

@@ -6,7 +6,7 @@
 #include "reduce.glsl"
 #include "args.h"
 #include "args/spread.h"
-#include "rows.glsl"
+#include "row_walk.glsl"
 
 BIND_R(0, x, float)
 BIND_OUT(1, y)
