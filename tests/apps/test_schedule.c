@@ -1,6 +1,7 @@
 // Learning rates by step and the optimiser's numbers.
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stddef.h>
 
 #include <cmocka.h>
 
