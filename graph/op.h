@@ -52,6 +52,10 @@ struct qn_op_def {
     qn_cost (*cost)(const qn_node *n); // analytic; NULL: bytes of inputs and outputs, no flops
 
     uint32_t inplace; // bit i: out[0] may overwrite in[i], which has the same size
+    int alias;        // i + 1: out[0] is in[i]'s own memory (reshape; effects return what they
+                      // wrote); 0: none
+    bool assigns;     // an effect that makes in[0] equal to in[1]: the plan may compute in[1]
+                      // right there, and record() then finds both at the same place
 };
 
 // Builders: append a node; NULL on failure (the graph keeps the message). `attrs` is copied.

@@ -84,6 +84,9 @@ QN_API void qn_graph_scope(qn_graph *g, const char *name);
 
 // A leaf that the host sets before each run; qn_plan_set() must have been called once.
 QN_API const qn_tensor *qn_input(qn_graph *g, const char *name, qn_dtype dtype, qn_shape shape);
+// A leaf whose value is fixed; `data` (of the tensor's size) is copied.
+QN_API const qn_tensor *qn_constant(qn_graph *g, const char *name, qn_dtype dtype, qn_shape shape,
+                                    const void *data);
 // Lets gradients with respect to this input be taken. Call before using it.
 QN_API void qn_wants_grad(const qn_tensor *input);
 // A leaf bound to a stored tensor; f32 ones have needs_grad. The same (store, name) gives the
