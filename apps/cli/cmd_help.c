@@ -73,9 +73,19 @@ const qn_command qn_command_completion = {
 static int run_version(const qn_cli *cli, const void *opts)
 {
     (void)opts;
-    qn_text t = { 0 };
-    qn_build_text(&t, cli->json);
-    return qn_print_text(stdout, &t);
+    if (!cli->json) {
+        qn_text t = { 0 };
+        qn_build_text(&t);
+        return qn_print_text(stdout, &t);
+    }
+    qn_json_writer w = { .compact = true };
+    qn_json_put_object(&w, NULL);
+    qn_build_json(&w);
+    qn_json_put_end(&w, '}');
+    int status = qn_cli_result(w.status);
+    if (status == QN_EXIT_DONE) printf("%.*s\n", (int)w.size, w.text);
+    qn_json_writer_free(&w);
+    return status;
 }
 
 const qn_command qn_command_version = {

@@ -195,14 +195,19 @@ qn_result qn_cli_open_context(const qn_cli *cli, qn_context **ctx)
         &(qn_context_opts){ .validate = cli->validate, .shader_dir = cli->shader_dir }, ctx);
 }
 
-qn_result qn_cli_open(const qn_cli *cli, qn_context **ctx, qn_device **dev)
+qn_result qn_cli_open_device(const qn_cli *cli, qn_context *ctx, qn_device **dev)
 {
-    QN_TRY(qn_cli_open_context(cli, ctx));
-    QN_TRY(qn_device_create(*ctx,
+    return qn_device_create(ctx,
                             &(qn_device_opts){ .select = cli->device,
                                                .hide = cli->hide,
                                                .memory_limit = cli->memory_limit },
-                            dev));
+                            dev);
+}
+
+qn_result qn_cli_open(const qn_cli *cli, qn_context **ctx, qn_device **dev)
+{
+    QN_TRY(qn_cli_open_context(cli, ctx));
+    QN_TRY(qn_cli_open_device(cli, *ctx, dev));
     const qn_device_info *info = qn_device_describe(*dev);
     char budget[24];
     qn_cli_note(cli, "device: %s (%s), %s free%s", info->name, info->reason,

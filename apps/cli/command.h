@@ -80,7 +80,8 @@ void qn_cli_note(const qn_cli *cli, const char *fmt, ...) QN_PRINTF(2, 3);
 // Opens the device that the global options ask for and says on stderr which one it is. The
 // caller destroys both, also after a failure.
 qn_result qn_cli_open(const qn_cli *cli, qn_context **ctx, qn_device **dev);
-// The context alone, for commands that look at several devices.
+// The same in two steps and without a word, for commands that look at several devices.
 qn_result qn_cli_open_context(const qn_cli *cli, qn_context **ctx);
+qn_result qn_cli_open_device(const qn_cli *cli, qn_context *ctx, qn_device **dev);
 
 #endif

@@ -1,7 +1,7 @@
 // The progress line.
 #include "cli/progress.h"
 #include "cli/term.h"
-#include "io/textbuf.h"
+#include "io/utf8.h"
 #include "platform.h"
 
 #include <math.h>
@@ -32,12 +32,12 @@ char *qn_format_duration(double seconds, char text[24])
 // Cuts text to `width` columns without cutting a character.
 static void cut(char *text, int width)
 {
-    char *s = text;
-    for (int column = 0; *s && column < width; column++) {
-        size_t n = qn_utf8_length(s);
-        s += n ? n : 1;
+    size_t at = 0, size = strlen(text);
+    for (int column = 0; at < size && column < width; column++) {
+        size_t n = qn_utf8_char(text + at, size - at, NULL);
+        at += n ? n : 1;
     }
-    *s = 0;
+    text[at] = 0;
 }
 
 void qn_progress_format(const qn_progress *p, const char *note, int width, char *text, size_t size)

@@ -1,6 +1,7 @@
 // The three forms of a table.
 #include "cli/report.h"
 #include "cli/opts.h"
+#include "io/json.h"
 #include "io/textbuf.h"
 
 #include <inttypes.h>
@@ -54,41 +55,45 @@ static void put_text(qn_text *t, const qn_column *c, const qn_value *v)
         qn_text_printf(t, "%" PRId64, v->integer);
 }
 
-// What CSV and JSON agree on.
-static void put_plain(qn_text *t, const qn_column *c, const qn_value *v)
-{
-    if (v->kind == QN_VALUE_REAL)
-        qn_text_json_number(t, v->real);
-    else if (c->type == QN_COLUMN_BOOL)
-        qn_text_puts(t, v->integer ? "true" : "false");
-    else
-        qn_text_printf(t, "%" PRId64, v->integer);
-}
-
 static void put_csv(qn_text *t, const qn_column *c, const qn_value *v)
 {
     if (is_missing(v)) return;
-    if (v->kind != QN_VALUE_TEXT) {
-        if (v->kind != QN_VALUE_REAL || isfinite(v->real)) put_plain(t, c, v);
-        return;
-    }
-    if (!strpbrk(v->text, ",\"\r\n")) {
+    if (v->kind == QN_VALUE_REAL) {
+        if (isfinite(v->real)) qn_text_printf(t, "%.17g", v->real);
+    } else if (v->kind == QN_VALUE_INT && c->type == QN_COLUMN_BOOL) {
+        qn_text_puts(t, v->integer ? "true" : "false");
+    } else if (v->kind == QN_VALUE_INT) {
+        qn_text_printf(t, "%" PRId64, v->integer);
+    } else if (!strpbrk(v->text, ",\"\r\n")) {
         qn_text_puts(t, v->text);
-        return;
+    } else {
+        qn_text_puts(t, "\"");
+        for (const char *s = v->text; *s; s++) {
+            qn_text_add(t, *s == '"' ? "\"\"" : s, *s == '"' ? 2 : 1);
+        }
+        qn_text_puts(t, "\"");
     }
-    qn_text_puts(t, "\"");
-    for (const char *s = v->text; *s; s++) qn_text_add(t, *s == '"' ? "\"\"" : s, *s == '"' ? 2 : 1);
-    qn_text_puts(t, "\"");
 }
 
-static void put_json(qn_text *t, const qn_column *c, const qn_value *v)
+static void put_json(qn_json_writer *w, const qn_column *c, const qn_value *v)
 {
-    if (is_missing(v))
-        qn_text_puts(t, "null");
-    else if (v->kind == QN_VALUE_TEXT)
-        qn_text_json(t, v->text);
-    else
-        put_plain(t, c, v);
+    if (is_missing(v)) {
+        qn_json_put_null(w, c->key);
+    } else if (v->kind == QN_VALUE_TEXT) {
+        qn_text clean = { 0 };
+        qn_text_clean(&clean, v->text);
+        if (clean.failed && w->status == QN_OK) w->status = qn_text_status(&clean);
+        qn_json_put_string(w, c->key, qn_text_get(&clean));
+        qn_text_free(&clean);
+    } else if (v->kind == QN_VALUE_REAL && isfinite(v->real)) {
+        qn_json_put_number(w, c->key, v->real);
+    } else if (v->kind == QN_VALUE_REAL) {
+        qn_json_put_null(w, c->key);
+    } else if (c->type == QN_COLUMN_BOOL) {
+        qn_json_put_bool(w, c->key, v->integer != 0);
+    } else {
+        qn_json_put_int(w, c->key, v->integer);
+    }
 }
 
 // ------------------------------------------------------------------------------------ rows
@@ -137,37 +142,54 @@ static qn_result keep_row(qn_report *r, const qn_value *values)
     return QN_OK;
 }
 
-qn_result qn_report_row(qn_report *r, const qn_value *values)
+static qn_result write_csv(qn_report *r, const qn_value *values)
 {
-    if (r->format == QN_REPORT_TEXT) {
-        qn_result status = keep_row(r, values);
-        if (status == QN_OK) r->rows++;
-        r->cell_count = r->rows * r->count; // half a row is none
-        return status;
-    }
-    if (r->format == QN_REPORT_CSV && r->rows == 0) QN_TRY(write_header(r));
-    r->rows++;
     qn_text t = { 0 };
     for (size_t i = 0; i < r->count; i++) {
-        if (r->format == QN_REPORT_CSV) {
-            if (i) qn_text_puts(&t, ",");
-            put_csv(&t, &r->columns[i], &values[i]);
-        } else {
-            qn_text_puts(&t, i ? ", " : "{");
-            qn_text_json(&t, r->columns[i].key);
-            qn_text_puts(&t, ": ");
-            put_json(&t, &r->columns[i], &values[i]);
-        }
+        if (i) qn_text_puts(&t, ",");
+        put_csv(&t, &r->columns[i], &values[i]);
     }
-    qn_text_puts(&t, r->format == QN_REPORT_CSV ? "\n" : "}\n");
+    qn_text_puts(&t, "\n");
     return write_out(r, &t);
+}
+
+static qn_result write_json(qn_report *r, const qn_value *values)
+{
+    qn_json_writer w = { .compact = true };
+    qn_json_put_object(&w, NULL);
+    for (size_t i = 0; i < r->count; i++) put_json(&w, &r->columns[i], &values[i]);
+    qn_json_put_end(&w, '}');
+    qn_result status = w.status;
+    if (status == QN_OK) fprintf(r->out, "%.*s\n", (int)w.size, w.text);
+    qn_json_writer_free(&w);
+    return status;
+}
+
+qn_result qn_report_row(qn_report *r, const qn_value *values)
+{
+    qn_result status = QN_OK;
+    switch (r->format) {
+    case QN_REPORT_TEXT:
+        status = keep_row(r, values);
+        break;
+    case QN_REPORT_CSV:
+        if (r->rows == 0) QN_TRY(write_header(r));
+        status = write_csv(r, values);
+        break;
+    case QN_REPORT_JSON:
+        status = write_json(r, values);
+        break;
+    }
+    if (status == QN_OK) r->rows++;
+    r->cell_count = r->format == QN_REPORT_TEXT ? r->rows * r->count : 0; // half a row is none
+    return status;
 }
 
 // ------------------------------------------------------------------------------------ text
 
 static void add_cell(qn_text *t, const char *cell, size_t width, bool right, bool last)
 {
-    size_t pad = width - qn_utf8_count(cell);
+    size_t pad = width - qn_text_columns(cell);
     if (right) qn_text_printf(t, "%*s", (int)pad, "");
     qn_text_puts(t, cell);
     if (!last) qn_text_printf(t, "%*s", (int)(right ? 2 : pad + 2), "");
@@ -178,9 +200,9 @@ static qn_result write_text(qn_report *r)
     if (!r->count) return QN_OK;
     size_t *widths = qn_arena_alloc(&r->arena, r->count * sizeof *widths);
     if (!widths) return qn_no_memory(r->count * sizeof *widths);
-    for (size_t i = 0; i < r->count; i++) widths[i] = qn_utf8_count(r->columns[i].key);
+    for (size_t i = 0; i < r->count; i++) widths[i] = qn_text_columns(r->columns[i].key);
     for (size_t i = 0; i < r->cell_count; i++) {
-        size_t n = qn_utf8_count(r->cells[i]);
+        size_t n = qn_text_columns(r->cells[i]);
         if (n > widths[i % r->count]) widths[i % r->count] = n;
     }
     qn_text t = { 0 };

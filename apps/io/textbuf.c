@@ -2,10 +2,9 @@
 #include "io/textbuf.h"
 #include "mem.h"
 #include "platform.h"
+#include "io/utf8.h"
 
-#include <math.h>
 #include <stdarg.h>
-#include <stdlib.h>
 #include <string.h>
 
 static bool make_room(qn_text *t, size_t more)
@@ -46,92 +45,57 @@ void qn_text_printf(qn_text *t, const char *fmt, ...)
     va_end(again);
 }
 
-size_t qn_utf8_length(const char *text)
+size_t qn_text_columns(const char *s)
 {
-    const unsigned char *s = (const unsigned char *)text;
-    if (!s[0]) return 0;
-    if (s[0] < 0x80) return 1;
-    size_t n = s[0] >= 0xc2 && s[0] < 0xe0 ? 2 : (s[0] & 0xf0) == 0xe0 ? 3 : s[0] >= 0xf0 && s[0] < 0xf5 ? 4 : 0;
-    for (size_t i = 1; i < n; i++) {
-        if ((s[i] & 0xc0) != 0x80) return 0;
+    size_t columns = 0;
+    for (size_t n = strlen(s); n; columns++) {
+        size_t length = qn_utf8_char(s, n, NULL);
+        if (!length) length = 1;
+        s += length;
+        n -= length;
     }
-    bool overlong = (s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xf0 && s[1] < 0x90);
-    bool beyond = (s[0] == 0xed && s[1] >= 0xa0) || (s[0] == 0xf4 && s[1] >= 0x90);
-    return overlong || beyond ? 0 : n;
-}
-
-size_t qn_utf8_count(const char *s)
-{
-    size_t n = 0;
-    for (; *s; n++) {
-        size_t length = qn_utf8_length(s);
-        s += length ? length : 1;
-    }
-    return n;
+    return columns;
 }
 
 #define REPLACEMENT "\xef\xbf\xbd" // U+FFFD
 
-void qn_text_json(qn_text *t, const char *s)
+void qn_text_clean(qn_text *t, const char *s)
 {
-    qn_text_puts(t, "\"");
-    while (*s) {
-        size_t n = qn_utf8_length(s);
-        unsigned char c = (unsigned char)*s;
-        if (n == 0) {
-            qn_text_puts(t, REPLACEMENT);
-            n = 1;
-        } else if (c == '"' || c == '\\') {
-            qn_text_printf(t, "\\%c", c);
-        } else if (c == '\n') {
-            qn_text_puts(t, "\\n");
-        } else if (c == '\t') {
-            qn_text_puts(t, "\\t");
-        } else if (c < 0x20 || c == 0x7f) {
-            qn_text_printf(t, "\\u%04x", c);
-        } else {
-            qn_text_add(t, s, n);
-        }
-        s += n;
+    for (size_t n = strlen(s); n;) {
+        size_t length = qn_utf8_char(s, n, NULL);
+        qn_text_add(t, length ? s : REPLACEMENT, length ? length : strlen(REPLACEMENT));
+        if (!length) length = 1;
+        s += length;
+        n -= length;
     }
-    qn_text_puts(t, "\"");
 }
 
-void qn_text_json_number(qn_text *t, double v)
+// XML 1.0 has no place for most control characters, nor for U+FFFE and U+FFFF.
+static bool is_xml(uint32_t c)
 {
-    if (!isfinite(v)) {
-        qn_text_puts(t, "null");
-        return;
-    }
-    char text[40];
-    for (int digits = 6; digits <= 17; digits++) {
-        snprintf(text, sizeof text, "%.*g", digits, v);
-        if (strtod(text, NULL) == v) break;
-    }
-    qn_text_puts(t, text);
+    return (c >= 0x20 && c != 0x7f && c != 0xfffe && c != 0xffff) || c == '\t' || c == '\n';
 }
 
 void qn_text_xml(qn_text *t, const char *s)
 {
-    while (*s) {
-        size_t n = qn_utf8_length(s);
-        unsigned char c = (unsigned char)*s;
+    for (size_t n = strlen(s); n;) {
+        uint32_t c = 0;
+        size_t length = qn_utf8_char(s, n, &c);
         const char *entity = c == '&'    ? "&amp;"
                              : c == '<'  ? "&lt;"
                              : c == '>'  ? "&gt;"
                              : c == '"'  ? "&quot;"
                              : c == '\'' ? "&#39;"
                                          : NULL;
-        bool forbidden = n == 0 || (c < 0x20 && c != '\t' && c != '\n') || c == 0x7f ||
-                         !strncmp(s, "\xef\xbf\xbe", 3) || !strncmp(s, "\xef\xbf\xbf", 3);
-        if (entity) {
+        if (entity)
             qn_text_puts(t, entity);
-        } else if (forbidden) {
+        else if (!length || !is_xml(c))
             qn_text_puts(t, REPLACEMENT);
-        } else {
-            qn_text_add(t, s, n);
-        }
-        s += n ? n : 1;
+        else
+            qn_text_add(t, s, length);
+        if (!length) length = 1;
+        s += length;
+        n -= length;
     }
 }
 

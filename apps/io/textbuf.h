@@ -1,4 +1,4 @@
-// A string that grows, with the escapes of the formats we write. Once memory runs out it stays
+// A string that grows, with escapes for XML. Once memory runs out it stays
 // failed and further calls do nothing; the one check is at the end.
 #ifndef QN_TEXTBUF_H
 #define QN_TEXTBUF_H
@@ -16,10 +16,8 @@ typedef struct qn_text {
 QN_API void qn_text_add(qn_text *t, const void *bytes, size_t size);
 QN_API void qn_text_puts(qn_text *t, const char *s);
 QN_API void qn_text_printf(qn_text *t, const char *fmt, ...) QN_PRINTF(2, 3);
-// "s" as a JSON string with its quotes; bytes that are not UTF-8 become U+FFFD.
-QN_API void qn_text_json(qn_text *t, const char *s);
-// The shortest decimal that reads back as v; null where v is not finite.
-QN_API void qn_text_json_number(qn_text *t, double v);
+// s with bytes that are not UTF-8 replaced by U+FFFD.
+QN_API void qn_text_clean(qn_text *t, const char *s);
 // s for XML text and attribute values; control characters and broken UTF-8 become U+FFFD.
 QN_API void qn_text_xml(qn_text *t, const char *s);
 // The content, "" when empty.
@@ -30,9 +28,7 @@ QN_API qn_result qn_text_status(const qn_text *t);
 QN_API qn_result qn_text_save(const qn_text *t, const char *path);
 QN_API void qn_text_free(qn_text *t);
 
-// Length in bytes of the well-formed UTF-8 sequence at s, 0 when it is not one (or at the end).
-QN_API size_t qn_utf8_length(const char *s);
-// Characters of s (each broken byte counts as one).
-QN_API size_t qn_utf8_count(const char *s);
+// Characters of s; a byte that belongs to none counts as one.
+QN_API size_t qn_text_columns(const char *s);
 
 #endif
