@@ -93,15 +93,19 @@ static void counts_and_chooses(void **state)
     assert_string_equal(report.device.name, qn_device_describe(devs[0])->name);
     qn_check_free(&report);
 
-    opts = (qn_check_opts){ .op = "second" };
+    const char *names[] = { "second" };
+    opts = (qn_check_opts){ .ops = names, .op_count = 1 };
     assert_int_equal(qn_check_ops(devs, dev_count, &opts, &report), QN_OK);
     assert_int_equal(report.count, 1);
     assert_string_equal(report.ops[0].op, "second");
     qn_check_free(&report);
 
-    opts.op = "third";
+    names[0] = "unlike";
     assert_int_equal(qn_check_ops(devs, dev_count, &opts, &report), QN_ERR_INVALID);
-    assert_non_null(strstr(qn_error_message(), "\"third\"; there are: first, second"));
+    assert_non_null(strstr(qn_error_message(), "\"unlike\"; there are: first, second"));
+    names[0] = "frist";
+    assert_int_equal(qn_check_ops(devs, dev_count, &opts, &report), QN_ERR_INVALID);
+    assert_non_null(strstr(qn_error_message(), "did you mean \"first\"?"));
 
     qn_check_register(broken);
     assert_int_equal(qn_check_ops(devs, dev_count, NULL, &report), QN_ERR_NO_MEMORY);
