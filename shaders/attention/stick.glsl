@@ -57,6 +57,8 @@ uint stick_key_base(uint pair, uint j)
 // Stores columns d .. d+3 of x to the row that starts at `base`, as far as the head is wide.
 #define STICK_STORE4(name, base, d, x)                                                             \
     {                                                                                              \
-        [[unroll]] for (uint c = 0; c < 4; c++)                                                    \
-            if ((d) + c < a.width) name[(base) + (d) + c] = (x)[c];                                \
+        uint stick_d = d;                                                                          \
+        vec4 stick_x = x;                                                                          \
+        [[unroll]] for (uint part = 0; part < 4; part++)                                           \
+            if (stick_d + part < a.width) name[(base) + stick_d + part] = stick_x[part];           \
     }
