@@ -1,0 +1,13 @@
+// mean = total / count, 0 where nothing was counted.
+#version 450
+#extension GL_GOOGLE_include_directive : require
+#include "types.glsl"
+
+BIND_R(0, total, float)
+BIND_R(1, count, float)
+BIND_W(2, mean, float)
+
+void main()
+{
+    if (gl_LocalInvocationID.x == 0) mean[0] = count[0] > 0.0 ? total[0] / count[0] : 0.0;
+}
