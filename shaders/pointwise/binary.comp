@@ -1,4 +1,4 @@
-// y = x + b or x * b, elementwise. b has the shape of x, or a suffix of it, or is one value.
+// y = x + b, x * b or b itself, elementwise. b has the shape of x, or a suffix of it, or is one value.
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "types.glsl"
@@ -6,8 +6,11 @@
 #include "args.h"
 #include "args/binary.h"
 
-layout(constant_id = 1) const uint PRODUCT = 0;
-layout(constant_id = 2) const uint MODE = 0; // what b is: a row of MODE ...
+layout(constant_id = 1) const uint OP = 0;
+const uint ADD = 0;
+const uint MUL = 1;
+const uint REPEAT = 2; // x is not read
+layout(constant_id = 2) const uint MODE = 0; // what b is
 const uint SAME = 0;                         // of the shape of x
 const uint ROW4 = 1;                         // repeated every a.period elements, a multiple of 4
 const uint ROW1 = 2;                         // the same, any period
@@ -31,7 +34,7 @@ void main()
     // The period divides the window's first element only by chance.
     uint phase = MODE == ROW1 ? (a.first % a.period) * 4 % a.period : 0;
     EACH4(i, a.count) {
-        vec4 v = LOAD4(x, i), w = one;
+        vec4 w = one;
         if (MODE == SAME) w = LOAD4(b, i);
         if (MODE == ROW4) {
             w = LOAD4(b, column);
@@ -42,6 +45,8 @@ void main()
             uint e = phase + 4 * i;
             w = vec4(row_element(e), row_element(e + 1), row_element(e + 2), row_element(e + 3));
         }
-        STORE4(y, i, PRODUCT == 1 ? v * w : v + w, a.count);
+        if (OP == ADD) w = LOAD4(x, i) + w;
+        if (OP == MUL) w = LOAD4(x, i) * w;
+        STORE4(y, i, w, a.count);
     }
 }
