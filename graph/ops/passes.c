@@ -53,10 +53,17 @@ static uint64_t window_items(const qn_recorder *r, const qn_part *parts, int bin
 static void bind_window(const qn_recorder *r, qn_dispatch *d, const qn_part *parts, int bindings,
                         uint64_t first, uint64_t count)
 {
-    for (int i = 0; i < bindings; i++)
-        d->buffers[i] = parts[i].bytes && parts[i].tensor
-                            ? qn_at_rows(r, parts[i].tensor, first, count, parts[i].bytes)
-                            : qn_at(r, parts[i].tensor);
+    for (int i = 0; i < bindings; i++) {
+        const qn_part *p = &parts[i];
+        if (!p->tensor)
+            d->buffers[i] = (qn_range){ 0 };
+        else if (p->bytes)
+            d->buffers[i] = qn_at_rows(r, p->tensor, first, count, p->bytes);
+        else if (p->count)
+            d->buffers[i] = qn_at_rows(r, p->tensor, p->first, p->count, p->row);
+        else
+            d->buffers[i] = qn_at(r, p->tensor);
+    }
 }
 
 // A copy of the dispatch whose first two arguments can be set.
@@ -126,9 +133,9 @@ qn_result qn_record_rows(qn_recorder *r, const qn_dispatch *d, const qn_part *pa
 uint64_t qn_column_block(uint64_t rows, uint64_t width)
 {
     const uint64_t partial = (uint64_t)1 << 24, window = (uint64_t)1 << 25; // elements
-    uint64_t blocks = smaller(COLUMN_BLOCKS, partial / width);
+    uint64_t blocks = smaller(COLUMN_BLOCKS, partial / width), most = window / width;
     uint64_t block = qn_div_up(qn_div_up(rows, blocks), COLUMN_ROWS) * (uint64_t)COLUMN_ROWS;
-    uint64_t most = window / width / COLUMN_ROWS * COLUMN_ROWS;
+    most -= most % (most < COLUMN_ROWS ? 2 : COLUMN_ROWS);
     return smaller(block, most);
 }
 
@@ -147,11 +154,12 @@ static qn_result record_column_window(qn_recorder *r, qn_dispatch *d, uint64_t w
     d->args = args;
     d->args_size = sizeof *args;
     d->constants[0] = width % 4 != 0;
-    d->groups[0] = qn_div_up(width % 4 ? width : width / 4, lanes);
+    uint64_t columns = qn_div_up(width % 4 ? width : width / 4, lanes);
+    d->groups[0] = (uint32_t)smaller(columns, most_groups(r));
     d->groups[1] = (uint32_t)smaller(blocks, most_groups(r));
     d->groups[2] = 1;
-    d->rounds = qn_div_up(blocks, d->groups[1]) * ((uint64_t)args->block / 2 + 4);
-    if (width % 4) d->rounds = qn_div_up(blocks, d->groups[1]) * ((uint64_t)args->block + 1);
+    d->rounds = (uint64_t)qn_div_up(columns, d->groups[0]) * qn_div_up(blocks, d->groups[1]) *
+                (qn_div_up(args->block, width % 4 ? 1 : 2) + 4);
     return qn_record(r, d);
 }
 
@@ -247,5 +255,21 @@ qn_result qn_expect_rows(const qn_node *n, int input, const char *what)
     if (qn_shape_last(t->shape) > QN_MAX_WIDTH)
         return qn_refuse(n, "%s (%s) has rows of %lld, expected at most %d", what, t->name,
                          (long long)qn_shape_last(t->shape), QN_MAX_WIDTH);
+    return QN_OK;
+}
+
+qn_result qn_expect_columns(const qn_node *n, int input, const char *what,
+                            const qn_device_info *dev)
+{
+    const int64_t most = 1 << 24, most_split = 1 << 19;
+    const qn_tensor *t = n->in[input];
+    int64_t width = qn_shape_last(t->shape);
+    QN_TRY(qn_expect_f32(n, input, what));
+    if (t->shape.rank < 1)
+        return qn_refuse(n, "%s (%s) is a scalar, expected at least one dimension", what, t->name);
+    bool split = (uint64_t)qn_shape_count(t->shape) * 4 > dev->max_binding;
+    if (width > (split ? most_split : most))
+        return qn_refuse(n, "%s (%s) has rows of %lld, expected at most %lld", what, t->name,
+                         (long long)width, (long long)(split ? most_split : most));
     return QN_OK;
 }

@@ -9,19 +9,21 @@
 #define QN_MAX_WIDTH (1 << 18)
 
 // One binding: a tensor, and how many of its bytes belong to one item (an element of an
-// elementwise kernel, a row of a row kernel). 0: it is bound whole.
+// elementwise kernel, a row of a row kernel). bytes 0: every dispatch gets the same `count` rows of
+// `row` bytes behind the first ones, or, count 0, all of it.
 typedef struct qn_part {
     const qn_tensor *tensor;
     uint64_t bytes;
+    uint64_t first, count, row;
 } qn_part;
 
 static inline qn_part qn_f32(const qn_tensor *t)
 {
-    return (qn_part){ t, 4 };
+    return (qn_part){ .tensor = t, .bytes = 4 };
 }
 static inline qn_part qn_whole(const qn_tensor *t)
 {
-    return (qn_part){ t, 0 };
+    return (qn_part){ .tensor = t };
 }
 
 // Dispatches an elementwise kernel (shaders/each.glsl) over `count` elements. Fills in buffers,
@@ -42,7 +44,7 @@ static inline uint64_t qn_row_bytes(const qn_tensor *t)
 }
 static inline qn_part qn_rows_of(const qn_tensor *t)
 {
-    return (qn_part){ t, qn_row_bytes(t) };
+    return (qn_part){ .tensor = t, .bytes = qn_row_bytes(t) };
 }
 
 // Sums of columns. Rows are summed in blocks, a function of the shape alone, into partial [blocks,
@@ -66,5 +68,8 @@ qn_result qn_record_sum(qn_recorder *r, const qn_tensor *x, const qn_tensor *par
 qn_result qn_expect_f32(const qn_node *n, int input, const char *what);
 // At least one dimension, the last at most QN_MAX_WIDTH.
 qn_result qn_expect_rows(const qn_node *n, int input, const char *what);
+// At least one dimension, the last of a size that qn_record_columns() can sum.
+qn_result qn_expect_columns(const qn_node *n, int input, const char *what,
+                            const qn_device_info *dev);
 
 #endif

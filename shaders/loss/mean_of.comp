@@ -1,13 +1,12 @@
-// mean = total / count, 0 where nothing was counted.
+// total becomes total / count, 0 where nothing was counted.
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "types.glsl"
 
-BIND_R(0, total, float)
-BIND_R(1, count, float)
-BIND_W(2, mean, float)
+BIND_R(0, count, float)
+BIND_RW(1, total, float)
 
 void main()
 {
-    if (gl_LocalInvocationID.x == 0) mean[0] = count[0] > 0.0 ? total[0] / count[0] : 0.0;
+    if (gl_LocalInvocationID.x == 0) total[0] = count[0] > 0.0 ? total[0] / count[0] : 0.0;
 }

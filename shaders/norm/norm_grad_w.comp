@@ -17,41 +17,44 @@ BIND_T(2, stats)
 BIND_OUT(3, dw)
 BIND_OUT(4, db)
 
-void main()
+void sum_block(uint b, uint c, uint columns)
 {
-    uint c = gl_GlobalInvocationID.x;
-    uint unit = ODD == 1 ? 1 : 4, columns = a.width / unit;
-    if (c >= columns) return;
-    uint blocks = (a.rows + a.block - 1) / a.block;
-    for (uint b = gl_WorkGroupID.y; b < blocks; b += gl_NumWorkGroups.y) {
-        uint end = min((b + 1) * a.block, a.rows);
-        vec4 s = vec4(0.0), t = vec4(0.0);
-        for (uint r = b * a.block; r < end; r += 2) {
-            vec4 stat = LOAD4(stats, r / 2);
-            [[unroll]] for (uint k = 0; k < 2; k++) {
-                // Beyond the last row: that row again, counted as nothing.
-                uint at = min(r + k, end - 1) * columns + c;
-                float mean = k == 0 ? stat.x : stat.z, scale = k == 0 ? stat.y : stat.w;
-                vec4 g, v;
-                if (ODD == 1) {
-                    g = vec4(LOAD1(dy, at));
-                    v = vec4(LOAD1(x, at));
-                } else {
-                    g = LOAD4(dy, at);
-                    v = LOAD4(x, at);
-                }
-                bool in_ = r + k < end;
-                s += in_ ? g * (v - mean) * scale : vec4(0.0);
-                if (BIAS == 1) t += in_ ? g : vec4(0.0);
+    uint end = min((b + 1) * a.block, a.rows);
+    vec4 s = vec4(0.0), t = vec4(0.0);
+    for (uint r = b * a.block; r < end; r += 2) {
+        vec4 stat = LOAD4(stats, r / 2);
+        [[unroll]] for (uint k = 0; k < 2; k++) {
+            // Beyond the last row: that row again, counted as nothing.
+            uint at = min(r + k, end - 1) * columns + c;
+            float mean = k == 0 ? stat.x : stat.z, scale = k == 0 ? stat.y : stat.w;
+            vec4 g, v;
+            if (ODD == 1) {
+                g = vec4(LOAD1(dy, at));
+                v = vec4(LOAD1(x, at));
+            } else {
+                g = LOAD4(dy, at);
+                v = LOAD4(x, at);
             }
-        }
-        uint to = (a.first + b) * columns + c;
-        if (ODD == 1) {
-            dw_1[to] = s.x;
-            if (BIAS == 1) db_1[to] = t.x;
-        } else {
-            dw[to] = s;
-            if (BIAS == 1) db[to] = t;
+            bool in_ = r + k < end;
+            s += in_ ? g * (v - mean) * scale : vec4(0.0);
+            if (BIAS == 1) t += in_ ? g : vec4(0.0);
         }
     }
+    uint to = (a.first + b) * columns + c;
+    if (ODD == 1) {
+        dw_1[to] = s.x;
+        if (BIAS == 1) db_1[to] = t.x;
+    } else {
+        dw[to] = s;
+        if (BIAS == 1) db[to] = t;
+    }
+}
+
+// Groups are spread over columns (x) and blocks (y).
+void main()
+{
+    uint columns = ODD == 1 ? a.width : a.width / 4, blocks = (a.rows + a.block - 1) / a.block;
+    for (uint b = gl_WorkGroupID.y; b < blocks; b += gl_NumWorkGroups.y)
+        for (uint c = gl_GlobalInvocationID.x; c < columns; c += gl_NumWorkGroups.x * GROUP)
+            sum_block(b, c, columns);
 }
