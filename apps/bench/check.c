@@ -3,6 +3,7 @@
 
 #include "fail.h"
 #include "mem.h"
+#include "nearest.h"
 #include "platform.h"
 
 #include <cJSON.h>
@@ -36,12 +37,32 @@ static qn_result unknown_op(const char *op)
 {
     char known[1024] = "";
     size_t used = 0;
+    qn_nearest near = { .word = op };
+    for (const qn_check_suite *s = suites; s->op; s++) qn_nearest_offer(&near, s->op);
+    if (near.best) {
+        return qn_fail(QN_ERR_INVALID, "no operation is called \"%s\"; did you mean \"%s\"?", op,
+                       near.best);
+    }
     for (const qn_check_suite *s = suites; s->op; s++) {
         int n = snprintf(known + used, sizeof known - used, "%s%s", used ? ", " : "", s->op);
         if (n < 0 || (size_t)n >= sizeof known - used) break;
         used += (size_t)n;
     }
     return qn_fail(QN_ERR_INVALID, "no operation is called \"%s\"; there are: %s", op, known);
+}
+
+static bool is_listed(const char *const *ops, size_t count, const char *op)
+{
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(ops[i], op) == 0) return true;
+    return false;
+}
+
+static bool is_known(const char *op)
+{
+    for (const qn_check_suite *s = suites; s->op; s++)
+        if (strcmp(s->op, op) == 0) return true;
+    return false;
 }
 
 static void op_free(qn_check_op *op)
@@ -59,11 +80,14 @@ qn_result qn_check_ops(qn_device *const *devs, size_t count, const qn_check_opts
         return qn_fail(QN_ERR_UNSUPPORTED, "this program was built without the cases to check");
     if (!count) return qn_fail(QN_ERR_INVALID, "a check needs a device");
 
+    for (size_t i = 0; i < opts->op_count; i++)
+        if (!is_known(opts->ops[i])) return unknown_op(opts->ops[i]);
+
     double start = qn_clock();
     qn_check_report report = { .device = *qn_device_describe(devs[0]) };
     size_t cap = 0;
     for (const qn_check_suite *s = suites; s->op; s++) {
-        if (opts->op && strcmp(opts->op, s->op) != 0) continue;
+        if (opts->op_count && !is_listed(opts->ops, opts->op_count, s->op)) continue;
         qn_check_op op = { .op = s->op };
         double began = qn_clock();
         qn_result r = s->run(s, devs, count, opts->filter, &op);
@@ -83,7 +107,6 @@ qn_result qn_check_ops(qn_device *const *devs, size_t count, const qn_check_opts
         report.passed += op.count - op.failed;
         if (opts->done) opts->done(opts->user, &report.ops[report.count - 1]);
     }
-    if (opts->op && !report.count) return unknown_op(opts->op);
     report.seconds = qn_clock() - start;
     *out = report;
     return QN_OK;

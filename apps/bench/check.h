@@ -45,7 +45,8 @@ void qn_check_register(const qn_check_suite *suites);
 qn_result qn_check_open(qn_context *ctx, const char *select, qn_device *devs[2], size_t *count);
 
 typedef struct qn_check_opts {
-    const char *op;     // this operation only; NULL: all
+    const char *const *ops; // these operations only, in the table's order; op_count 0: all
+    size_t op_count;
     const char *filter; // cases whose name contains it; NULL: all
     void (*done)(void *user, const qn_check_op *op); // called after each operation; may be NULL
     void *user;
@@ -59,7 +60,8 @@ typedef struct qn_check_report {
     double seconds;
 } qn_check_report;
 
-// QN_OK when the check could be made, whatever it found. An unknown `op` lists the known ones.
+// QN_OK when the check could be made, whatever it found. An unknown operation is QN_ERR_INVALID
+// and lists the known ones.
 qn_result qn_check_ops(qn_device *const *devs, size_t count, const qn_check_opts *opts,
                        qn_check_report *out);
 void qn_check_free(qn_check_report *report);

@@ -29,7 +29,6 @@ static qn_result infer(const qn_node *n, const qn_device_info *dev, qn_shape *sh
     for (int i = P; i <= V; i++) {
         QN_TRY(qn_expect_dtype(n, i, names[i], QN_F32));
         QN_TRY(qn_expect_shape(n, i, names[i], all));
-        if (i != GRAD) QN_TRY(expect_stored(n, i, names[i]));
         for (int k = P; k < i; k++)
             if (n->in[k] == n->in[i])
                 return qn_refuse(n, "%s and %s are one tensor (%s)", names[k], names[i],
@@ -45,6 +44,8 @@ static qn_result infer(const qn_node *n, const qn_device_info *dev, qn_shape *sh
     if (table.rank != 2 || table.dim[1] != 2 || table.dim[0] > INT32_MAX)
         return qn_refuse(n, "group_table (%s) has shape %s, expected [groups, 2]",
                          n->in[TABLE]->name, qn_shape_format(table, text));
+    for (int i = P; i <= V; i++)
+        if (i != GRAD) QN_TRY(expect_stored(n, i, names[i]));
     shape[0] = all;
     dtype[0] = QN_F32;
     return QN_OK;
