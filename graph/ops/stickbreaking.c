@@ -54,7 +54,8 @@ static layout layout_of(const qn_node *n, const qn_device_info *dev)
         .width = qn_shape_last(n->in[Q]->shape) / at->heads,
     };
     uint64_t rows = (uint64_t)(l.tokens * l.slots), pairs = (uint64_t)(l.batch * l.heads);
-    l.stride = ((uint32_t)l.keys + 3) & ~3u;
+    // An odd number of cache lines: rows of a power of two would share their cache sets.
+    l.stride = (uint32_t)(l.keys + 15) / 16 * 16 | 16;
     l.tile = !l.flat ? 32 : rows <= 4 ? 4 : rows <= 8 ? 8 : 16;
     // A plane that stays in a core's cache, or one that fills a GPU.
     uint64_t room = l.flat ? 1u << 18 : 1u << 24;
