@@ -79,7 +79,7 @@ qn_result qn_parameters(const qn_model_config *c,
                         qn_result (*visit)(void *, const qn_param_info *), void *user)
 {
     walk w = { visit, user, QN_OK };
-    give(&w, QN_PARAM_NORMAL, QN_SHAPE(c->vocab_size, c->n_embd), 0, "transformer.wte.weight");
+    give(&w, QN_PARAM_EMBEDDING, QN_SHAPE(c->vocab_size, c->n_embd), 0, "transformer.wte.weight");
     for (int i = 0; i < c->n_layer; i++) give_layer(&w, c, i);
     give(&w, QN_PARAM_ONE, QN_SHAPE(c->n_embd), 0, "transformer.ln_f.weight");
     give(&w, QN_PARAM_ZERO, QN_SHAPE(c->n_embd), 0, "transformer.ln_f.bias");
@@ -115,8 +115,7 @@ static qn_result declare_one(void *user, const qn_param_info *p)
 {
     declaration *d = user;
     bool matrix = p->kind == QN_PARAM_NORMAL || p->kind == QN_PARAM_EXPERT;
-    bool embedding = p->shape.dim[0] > 0 && p->name[0] == 't' && p->name[12] == 'w';
-    return qn_store_add(d->store, p->name, matrix && !embedding ? d->dtype : QN_F32, p->shape);
+    return qn_store_add(d->store, p->name, matrix ? d->dtype : QN_F32, p->shape);
 }
 
 qn_result qn_model_declare(const qn_model_config *c, qn_store *store, qn_dtype dtype)
@@ -148,6 +147,7 @@ static qn_result initialise_one(void *user, const qn_param_info *p)
     for (size_t i = 0; i < n; i++) {
         switch (p->kind) {
         case QN_PARAM_NORMAL:
+        case QN_PARAM_EMBEDDING:
             x[i] = (float)(qn_random_normal(&rng) * init->c->initializer_range);
             break;
         case QN_PARAM_EXPERT:

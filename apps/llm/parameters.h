@@ -6,7 +6,8 @@
 
 // How a parameter starts, and to which weight-decay group it belongs.
 typedef enum qn_param_kind {
-    QN_PARAM_NORMAL = 0, // normal(0, initializer_range): linear weights, embedding
+    QN_PARAM_NORMAL = 0, // normal(0, initializer_range): linear weights
+    QN_PARAM_EMBEDDING,  // the same, but rows are looked up: always kept in f32
     QN_PARAM_EXPERT,     // uniform: expert tensors [E, in, out]
     QN_PARAM_ZERO,       // biases, temperature
     QN_PARAM_ONE,        // norm weights
@@ -28,7 +29,15 @@ qn_result qn_parameters(const qn_model_config *c,
 // Whether weight decay applies: matrices only, no norms, no biases.
 static inline bool qn_param_decays(qn_param_kind kind)
 {
-    return kind == QN_PARAM_NORMAL || kind == QN_PARAM_EXPERT || kind == QN_PARAM_CENTROID;
+    return kind == QN_PARAM_NORMAL || kind == QN_PARAM_EMBEDDING ||
+           kind == QN_PARAM_EXPERT || kind == QN_PARAM_CENTROID;
 }
+
+// Writes the f32 tensors of several stores to one file, atomically: tensor t of stores[i] as
+// prefixes[i]t. Nothing is written when a store cannot be read.
+struct qn_st_meta;
+qn_result qn_store_write_file(const qn_store *const *stores, const char *const *prefixes,
+                              size_t count, const char *path, const struct qn_st_meta *meta,
+                              size_t meta_count);
 
 #endif

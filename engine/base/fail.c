@@ -63,7 +63,8 @@ qn_result qn_context_add(qn_result r, const char *fmt, ...)
     int used = vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
     if (used < 0 || (size_t)used >= sizeof text) return r;
-    snprintf(text + used, sizeof text - (size_t)used, ": %s", message);
+    // A message that does not fit loses its end.
+    if (snprintf(text + used, sizeof text - (size_t)used, ": %s", message) < 0) return r;
     memcpy(message, text, sizeof message);
     return r;
 }

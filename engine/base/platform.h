@@ -47,6 +47,13 @@ QN_API void qn_free_names(char **names, size_t count);
 // "dir/name" in a fresh allocation; NULL: out of memory.
 QN_API char *qn_path_join(const char *dir, const char *name);
 
+// Main memory in bytes: what this process could have at most, and what is free for it now. Both
+// respect a container's limit.
+typedef struct qn_machine_memory {
+    uint64_t total, available;
+} qn_machine_memory;
+QN_API qn_machine_memory qn_machine_memory_now(void);
+
 // Sets an environment variable unless it is set already.
 QN_API void qn_env_default(const char *name, const char *value);
 

@@ -66,8 +66,8 @@ QN_API qn_result qn_model_initialise(const qn_model_config *c, qn_store *store, 
 // constant buffers of published files are skipped; anything else unknown, missing or of
 // another shape is refused.
 QN_API qn_result qn_model_load(const qn_model_config *c, qn_store *store, const char *dir);
-// Writes `dir`/model.safetensors in f32, atomically. `metadata` may be NULL.
-QN_API qn_result qn_model_save(const qn_model_config *c, const qn_store *store, const char *dir);
+// Writes `dir`/model.safetensors from an f32 store, atomically.
+QN_API qn_result qn_model_save(const qn_store *store, const char *dir);
 
 // ---------------------------------------------------------------------------- network
 typedef struct qn_lm_opts {

@@ -1,0 +1,17 @@
+# third_party::shaderc and QN_HAVE_SHADERC.
+include(CheckCSourceCompiles)
+set(QN_HAVE_SHADERC FALSE)
+pkg_check_modules(shaderc IMPORTED_TARGET GLOBAL shaderc)
+if(NOT shaderc_FOUND)
+  message(STATUS "quoin: shaderc is missing (Debian: apt-get install libshaderc-dev)")
+  return()
+endif()
+set(CMAKE_REQUIRED_LIBRARIES PkgConfig::shaderc)
+check_c_source_compiles("#include <shaderc/shaderc.h>
+int main(void) { return !shaderc_compiler_initialize(); }" QN_SHADERC_LINKS)
+unset(CMAKE_REQUIRED_LIBRARIES)
+if(QN_SHADERC_LINKS)
+  add_library(third_party::shaderc ALIAS PkgConfig::shaderc)
+  set(QN_HAVE_SHADERC TRUE)
+  return()
+endif()
