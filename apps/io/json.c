@@ -78,6 +78,15 @@ static void make_printable(char *s)
         if ((unsigned char)*s < 0x20 || *s == 0x7F) *s = '?';
 }
 
+qn_result qn_fail_printable(qn_result r)
+{
+    if (r == QN_OK) return r;
+    char text[2048];
+    snprintf(text, sizeof text, "%s", qn_error_message());
+    make_printable(text);
+    return qn_fail(r, "%s", text);
+}
+
 static qn_result fail_place(qn_json v, const char *key, char *text)
 {
     char path[256];

@@ -77,6 +77,9 @@ qn_result qn_json_object_or(qn_json v, const char *key, qn_json *out);
 // QN_ERR_FORMAT with "file: path of v: " before the sentence.
 qn_result qn_json_fail(qn_json v, const char *fmt, ...) QN_PRINTF(2, 3);
 
+// Replaces control characters in this thread's message, which quotes a file; returns r.
+qn_result qn_fail_printable(qn_result r);
+
 // Writing. Values are appended in order; inside objects each has a key, inside arrays key is NULL.
 // The first failure sticks and is what the end reports. Zero-initialise; `compact` leaves out line
 // breaks and indentation.
