@@ -23,7 +23,7 @@ static const char *form_of(const qn_device *dev)
 static bool wants_gradient(const qn_case *c)
 {
     for (int i = 0; i < c->inputs; i++)
-        if (c->in[i].grad) return true;
+        if (c->in[i].grad && !c->no_grad_ref) return true;
     return false;
 }
 

@@ -134,8 +134,9 @@ static void check_input(probe *p, int input)
     const qn_case_input *in = &p->j->c->in[input];
     const qn_ref *x = &p->j->in[input];
     const run_value *grad = &p->got->grad[input];
-    char tensor[64];
+    char tensor[64], what[64];
     snprintf(tensor, sizeof tensor, "grad %s", in->name);
+    snprintf(what, sizeof what, "grad %s along", in->name);
     p->input = input;
     memset(p->g, 0, (size_t)x->count * sizeof *p->g); // none: the objective does not depend on it
     if (grad->bytes) run_decode(grad->dtype, grad->bytes, p->g, x->count);
@@ -144,7 +145,6 @@ static void check_input(probe *p, int input)
         run_fault(p->j, "%s[%lld] is %g", tensor, (long long)i, p->g[i]);
         return;
     }
-    if (p->j->c->no_grad_ref) return;
 
     double square = 0;
     for (int64_t i = 0; i < x->count; i++) square += x->v[i] * x->v[i];
@@ -158,8 +158,6 @@ static void check_input(probe *p, int input)
         }
     }
     for (int k = 0; k < DIRECTIONS; k++) {
-        char what[64];
-        snprintf(what, sizeof what, "%s along", tensor);
         uint64_t key = run_key(p->j->op, p->j->c->name, what);
         for (int64_t i = 0; i < x->count; i++)
             p->d[i] = length * run_normal(key + (uint64_t)k, (uint64_t)i);

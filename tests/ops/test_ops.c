@@ -2,6 +2,7 @@
 //   ops_ops [operation [part of a case's name]]
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stddef.h>
 
 #include <cmocka.h>
 
@@ -41,7 +42,7 @@ static void prove(const char *op)
 #include "ops.def"
 #undef QN_OP_ROW
 
-static int run_tests(void)
+static int run_group(void)
 {
     const struct CMUnitTest tests[] = {
 #define QN_OP_ROW(name) { #name, op_##name, NULL, NULL, NULL },
@@ -78,7 +79,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "%s: %s\n", qn_result_name(r), qn_error_message());
         return r == QN_ERR_NO_DEVICE ? SKIPPED : EXIT_FAILURE;
     }
-    int failed = run_tests();
+    int failed = run_group();
     uint64_t messages = qn_context_validation_messages(ctx);
     for (size_t i = dev_count; i-- > 0;) qn_device_destroy(&devs[i]);
     qn_context_destroy(&ctx);
