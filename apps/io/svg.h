@@ -1,7 +1,7 @@
 // Charts as SVG text: line charts, heat maps and bar charts. The same data gives the same bytes.
 // Colours suit light and dark pages. Values that are not finite (and those not above zero on a
 // logarithmic axis) are left out; a chart without any value says so. Titles and labels may be any
-// bytes. Each function appends a whole document to `out`; qn_text_save() writes it to a file.
+// bytes. Each function appends a whole document to `out`; qn_textbuf_save() writes it to a file.
 #ifndef QN_SVG_H
 #define QN_SVG_H
 
@@ -22,7 +22,7 @@ typedef struct qn_svg_lines {
     size_t series_count;
     int width, height; // pixels; 0: 760 x 440
 } qn_svg_lines;
-void qn_svg_lines_text(const qn_svg_lines *c, qn_text *out);
+void qn_svg_lines_text(const qn_svg_lines *c, qn_textbuf *out);
 
 typedef struct qn_svg_heat {
     const char *title, *x_label, *y_label;
@@ -35,7 +35,7 @@ typedef struct qn_svg_heat {
     const char *value_label;
     int width;            // pixels; 0: 760
 } qn_svg_heat;
-void qn_svg_heat_text(const qn_svg_heat *c, qn_text *out);
+void qn_svg_heat_text(const qn_svg_heat *c, qn_textbuf *out);
 
 typedef struct qn_svg_bars {
     const char *title, *y_label;
@@ -46,6 +46,6 @@ typedef struct qn_svg_bars {
     int width;        // pixels; 0: 760
 } qn_svg_bars;
 // Horizontal bars, one a line, each with its name and value.
-void qn_svg_bars_text(const qn_svg_bars *c, qn_text *out);
+void qn_svg_bars_text(const qn_svg_bars *c, qn_textbuf *out);
 
 #endif

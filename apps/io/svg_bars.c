@@ -8,22 +8,22 @@
 #define NAME_LETTERS 28
 #define LINE 24
 
-static void bar(qn_text *t, const qn_scale *x, double v, double y)
+static void bar(qn_textbuf *t, const qn_scale *x, double v, double y)
 {
     double zero = qn_scale_at(x, 0), end = qn_scale_at(x, v);
-    qn_text_printf(t, "<rect class=\"%s\" rx=\"2\" height=\"14\" x=\"", v < 0 ? "minus" : "bar");
+    qn_textbuf_printf(t, "<rect class=\"%s\" rx=\"2\" height=\"14\" x=\"", v < 0 ? "minus" : "bar");
     qn_svg_number(t, fmin(zero, end));
-    qn_text_puts(t, "\" y=\"");
+    qn_textbuf_puts(t, "\" y=\"");
     qn_svg_number(t, y - 7);
-    qn_text_puts(t, "\" width=\"");
+    qn_textbuf_puts(t, "\" width=\"");
     qn_svg_number(t, fmax(fabs(end - zero), 1));
-    qn_text_puts(t, "\"/>\n");
+    qn_textbuf_puts(t, "\"/>\n");
 }
 
 static size_t format_value(const qn_svg_bars *c, double v, char text[64])
 {
     snprintf(text, 64, "%.4g%s%.24s", v, c->unit ? " " : "", c->unit ? c->unit : "");
-    return qn_text_columns(text);
+    return qn_textbuf_columns(text);
 }
 
 // Names take the width they need at the left, values the widest of theirs on the bars' side.
@@ -32,7 +32,7 @@ static void margins(const qn_svg_bars *c, size_t shown, double *left, double *ro
     size_t name_letters = 1, value_letters = 1;
     for (size_t i = 0; i < shown; i++) {
         char text[64];
-        size_t n = c->names[i] ? qn_text_columns(c->names[i]) : 0;
+        size_t n = c->names[i] ? qn_textbuf_columns(c->names[i]) : 0;
         if (n > name_letters) name_letters = n;
         n = format_value(c, c->values[i], text);
         if (n > value_letters) value_letters = n;
@@ -42,7 +42,7 @@ static void margins(const qn_svg_bars *c, size_t shown, double *left, double *ro
     *room = 12 + (double)value_letters * QN_SVG_LETTER;
 }
 
-void qn_svg_bars_text(const qn_svg_bars *c, qn_text *t)
+void qn_svg_bars_text(const qn_svg_bars *c, qn_textbuf *t)
 {
     int width = c->width >= 240 ? c->width : c->width > 0 ? 240 : 760;
     size_t shown = c->count < MOST ? c->count : MOST;
@@ -79,13 +79,13 @@ void qn_svg_bars_text(const qn_svg_bars *c, qn_text *t)
                      v < 0 ? QN_ANCHOR_END : QN_ANCHOR_START, text, 40);
     }
     double bottom = top + (double)shown * LINE;
-    qn_text_puts(t, "<path class=\"axis\" d=\"M");
+    qn_textbuf_puts(t, "<path class=\"axis\" d=\"M");
     qn_svg_number(t, qn_scale_at(&x, 0));
-    qn_text_puts(t, " ");
+    qn_textbuf_puts(t, " ");
     qn_svg_number(t, top);
-    qn_text_puts(t, "V");
+    qn_textbuf_puts(t, "V");
     qn_svg_number(t, bottom);
-    qn_text_puts(t, "\"/>\n");
+    qn_textbuf_puts(t, "\"/>\n");
     if (shown < c->count) {
         char text[48];
         snprintf(text, sizeof text, "and %zu more", c->count - shown);

@@ -27,40 +27,40 @@ static const char style[] =
     ".grid{stroke:#2b3036}.axis{stroke:#59626c}.none{fill:#353b42}}"
     "</style>\n";
 
-void qn_svg_begin(qn_text *t, int width, int height, const char *title)
+void qn_svg_begin(qn_textbuf *t, int width, int height, const char *title)
 {
-    qn_text_printf(t,
+    qn_textbuf_printf(t,
                    "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" "
                    "viewBox=\"0 0 %d %d\" role=\"img\">\n",
                    width, height, width, height);
     if (title) {
-        qn_text_puts(t, "<title>");
-        qn_text_xml(t, title);
-        qn_text_puts(t, "</title>\n");
+        qn_textbuf_puts(t, "<title>");
+        qn_textbuf_xml(t, title);
+        qn_textbuf_puts(t, "</title>\n");
     }
-    qn_text_puts(t, style);
-    qn_text_printf(t, "<rect class=\"page\" width=\"%d\" height=\"%d\" rx=\"6\"/>\n", width, height);
+    qn_textbuf_puts(t, style);
+    qn_textbuf_printf(t, "<rect class=\"page\" width=\"%d\" height=\"%d\" rx=\"6\"/>\n", width, height);
     if (title) qn_svg_label(t, "title", 16, 26, QN_ANCHOR_START, title, (size_t)(width / 8));
 }
 
-void qn_svg_end(qn_text *t)
+void qn_svg_end(qn_textbuf *t)
 {
-    qn_text_puts(t, "</svg>\n");
+    qn_textbuf_puts(t, "</svg>\n");
 }
 
-void qn_svg_number(qn_text *t, double v)
+void qn_svg_number(qn_textbuf *t, double v)
 {
     char text[40];
     snprintf(text, sizeof text, "%.1f", isfinite(v) ? fmax(-1e6, fmin(1e6, v)) : 0);
     char *end = text + strlen(text) - 2;
     if (!strcmp(end, ".0")) *end = 0;
-    qn_text_puts(t, strcmp(text, "-0") ? text : "0");
+    qn_textbuf_puts(t, strcmp(text, "-0") ? text : "0");
 }
 
-static void add_cut(qn_text *t, const char *text, size_t most)
+static void add_cut(qn_textbuf *t, const char *text, size_t most)
 {
-    if (qn_text_columns(text) <= most) {
-        qn_text_xml(t, text);
+    if (qn_textbuf_columns(text) <= most) {
+        qn_textbuf_xml(t, text);
         return;
     }
     char part[512];
@@ -73,11 +73,11 @@ static void add_cut(qn_text *t, const char *text, size_t most)
     }
     memcpy(part, text, at);
     part[at] = 0;
-    qn_text_xml(t, part);
-    qn_text_puts(t, "\xe2\x80\xa6"); // an ellipsis
+    qn_textbuf_xml(t, part);
+    qn_textbuf_puts(t, "\xe2\x80\xa6"); // an ellipsis
 }
 
-void qn_svg_label(qn_text *t, const char *class, double x, double y, qn_anchor anchor,
+void qn_svg_label(qn_textbuf *t, const char *class, double x, double y, qn_anchor anchor,
                   const char *text, size_t most)
 {
     static const char *const anchors[] = {
@@ -85,27 +85,27 @@ void qn_svg_label(qn_text *t, const char *class, double x, double y, qn_anchor a
         [QN_ANCHOR_MIDDLE] = " text-anchor=\"middle\"",
         [QN_ANCHOR_END] = " text-anchor=\"end\"",
     };
-    qn_text_printf(t, "<text class=\"%s\" x=\"", class);
+    qn_textbuf_printf(t, "<text class=\"%s\" x=\"", class);
     qn_svg_number(t, x);
-    qn_text_puts(t, "\" y=\"");
+    qn_textbuf_puts(t, "\" y=\"");
     qn_svg_number(t, y);
-    qn_text_printf(t, "\"%s>", anchors[anchor]);
+    qn_textbuf_printf(t, "\"%s>", anchors[anchor]);
     add_cut(t, text, most);
-    qn_text_puts(t, "</text>\n");
+    qn_textbuf_puts(t, "</text>\n");
 }
 
-void qn_svg_label_up(qn_text *t, double x, double y, const char *text)
+void qn_svg_label_up(qn_textbuf *t, double x, double y, const char *text)
 {
-    qn_text_puts(t, "<text class=\"label\" text-anchor=\"middle\" transform=\"translate(");
+    qn_textbuf_puts(t, "<text class=\"label\" text-anchor=\"middle\" transform=\"translate(");
     qn_svg_number(t, x);
-    qn_text_puts(t, " ");
+    qn_textbuf_puts(t, " ");
     qn_svg_number(t, y);
-    qn_text_puts(t, ") rotate(-90)\">");
+    qn_textbuf_puts(t, ") rotate(-90)\">");
     add_cut(t, text, 60);
-    qn_text_puts(t, "</text>\n");
+    qn_textbuf_puts(t, "</text>\n");
 }
 
-void qn_svg_no_data(qn_text *t, double x, double y)
+void qn_svg_no_data(qn_textbuf *t, double x, double y)
 {
     qn_svg_label(t, "faint", x, y, QN_ANCHOR_MIDDLE, "no data", 10);
 }

@@ -66,25 +66,25 @@ static bool find_range(grid *g)
 
 // ------------------------------------------------------------------------------------ cells
 
-static void add_run(qn_text *t, const grid *g, size_t row, size_t first, size_t end)
+static void add_run(qn_textbuf *t, const grid *g, size_t row, size_t first, size_t end)
 {
     double x0 = g->left + (double)first * g->cell_width, x1 = g->left + (double)end * g->cell_width;
     double y0 = g->top + (double)row * g->cell_height, y1 = y0 + g->cell_height;
-    qn_text_puts(t, "M");
+    qn_textbuf_puts(t, "M");
     qn_svg_number(t, x0);
-    qn_text_puts(t, " ");
+    qn_textbuf_puts(t, " ");
     qn_svg_number(t, y0);
-    qn_text_puts(t, "H");
+    qn_textbuf_puts(t, "H");
     qn_svg_number(t, x1);
-    qn_text_puts(t, "V");
+    qn_textbuf_puts(t, "V");
     qn_svg_number(t, y1);
-    qn_text_puts(t, "H");
+    qn_textbuf_puts(t, "H");
     qn_svg_number(t, x0);
-    qn_text_puts(t, "z");
+    qn_textbuf_puts(t, "z");
 }
 
 // All cells of one shade, neighbours in a row joined, as one path.
-static void add_level(qn_text *t, const grid *g, const signed char *levels, int level)
+static void add_level(qn_textbuf *t, const grid *g, const signed char *levels, int level)
 {
     bool any = false;
     for (size_t r = 0; r < g->rows; r++) {
@@ -97,18 +97,18 @@ static void add_level(qn_text *t, const grid *g, const signed char *levels, int 
                 char shade[8];
                 qn_svg_shade((double)level / (LEVELS - 1), g->heat->diverging, shade);
                 if (level < 0)
-                    qn_text_puts(t, "<path class=\"none\" d=\"");
+                    qn_textbuf_puts(t, "<path class=\"none\" d=\"");
                 else
-                    qn_text_printf(t, "<path fill=\"%s\" d=\"", shade);
+                    qn_textbuf_printf(t, "<path fill=\"%s\" d=\"", shade);
                 any = true;
             }
             add_run(t, g, r, first, c + 1);
         }
     }
-    if (any) qn_text_puts(t, "\"/>\n");
+    if (any) qn_textbuf_puts(t, "\"/>\n");
 }
 
-static void cells(qn_text *t, const grid *g)
+static void cells(qn_textbuf *t, const grid *g)
 {
     static _Thread_local signed char levels[MOST_ROWS * MOST_COLUMNS];
     for (size_t r = 0; r < g->rows; r++) {
@@ -116,9 +116,9 @@ static void cells(qn_text *t, const grid *g)
             levels[r * g->columns + c] = (signed char)level_of(g, r, c);
         }
     }
-    qn_text_puts(t, "<g class=\"cells\">\n");
+    qn_textbuf_puts(t, "<g class=\"cells\">\n");
     for (int level = -1; level < LEVELS; level++) add_level(t, g, levels, level);
-    qn_text_puts(t, "</g>\n");
+    qn_textbuf_puts(t, "</g>\n");
 }
 
 // ------------------------------------------------------------------------------------ labels
@@ -130,7 +130,7 @@ static const char *row_name(const qn_svg_heat *h, size_t row, char text[24])
     return text;
 }
 
-static void row_labels(qn_text *t, const grid *g)
+static void row_labels(qn_textbuf *t, const grid *g)
 {
     size_t every = g->cell_height < 13 ? (size_t)ceil(13 / g->cell_height) : 1;
     for (size_t r = 0; r < g->rows; r += every) {
@@ -140,13 +140,13 @@ static void row_labels(qn_text *t, const grid *g)
     }
 }
 
-static void column_names(qn_text *t, const grid *g, double bottom)
+static void column_names(qn_textbuf *t, const grid *g, double bottom)
 {
     const qn_svg_heat *h = g->heat;
     size_t letters = 1;
     for (size_t c = 0; c < g->columns; c++) {
         const char *name = h->column_names[c * g->column_block];
-        size_t n = name ? qn_text_columns(name) : 0;
+        size_t n = name ? qn_textbuf_columns(name) : 0;
         if (n > letters) letters = n;
     }
     if (letters > 16) letters = 16;
@@ -159,7 +159,7 @@ static void column_names(qn_text *t, const grid *g, double bottom)
     }
 }
 
-static void column_ticks(qn_text *t, const grid *g, double bottom)
+static void column_ticks(qn_textbuf *t, const grid *g, double bottom)
 {
     const qn_svg_heat *h = g->heat;
     double step = h->column_step != 0 && isfinite(h->column_step) ? h->column_step : 1;
@@ -179,21 +179,21 @@ static void column_ticks(qn_text *t, const grid *g, double bottom)
 }
 
 // The colour scale with its values, at the right.
-static void scale_legend(qn_text *t, const grid *g, double x, double top, double bottom)
+static void scale_legend(qn_textbuf *t, const grid *g, double x, double top, double bottom)
 {
-    qn_text_puts(t, "<defs><linearGradient id=\"scale\" x1=\"0\" y1=\"1\" x2=\"0\" y2=\"0\">");
+    qn_textbuf_puts(t, "<defs><linearGradient id=\"scale\" x1=\"0\" y1=\"1\" x2=\"0\" y2=\"0\">");
     for (int i = 0; i <= 12; i++) {
         char shade[8];
         qn_svg_shade(i / 12.0, g->heat->diverging, shade);
-        qn_text_printf(t, "<stop offset=\"%.4f\" stop-color=\"%s\"/>", i / 12.0, shade);
+        qn_textbuf_printf(t, "<stop offset=\"%.4f\" stop-color=\"%s\"/>", i / 12.0, shade);
     }
-    qn_text_puts(t, "</linearGradient></defs>\n<rect fill=\"url(#scale)\" width=\"12\" x=\"");
+    qn_textbuf_puts(t, "</linearGradient></defs>\n<rect fill=\"url(#scale)\" width=\"12\" x=\"");
     qn_svg_number(t, x);
-    qn_text_puts(t, "\" y=\"");
+    qn_textbuf_puts(t, "\" y=\"");
     qn_svg_number(t, top);
-    qn_text_puts(t, "\" height=\"");
+    qn_textbuf_puts(t, "\" height=\"");
     qn_svg_number(t, bottom - top);
-    qn_text_puts(t, "\"/>\n");
+    qn_textbuf_puts(t, "\"/>\n");
     qn_scale s = { .lo = g->lo, .hi = g->hi, .from = bottom, .to = top };
     qn_ticks ticks = qn_scale_ticks(&s, (int)((bottom - top) / 44) + 1);
     for (size_t i = 0; i < ticks.count; i++) {
@@ -215,13 +215,13 @@ static double left_margin(const qn_svg_heat *h)
     size_t letters = 1;
     for (size_t r = 0; r < h->rows; r++) {
         char text[24];
-        size_t n = qn_text_columns(row_name(h, r, text));
+        size_t n = qn_textbuf_columns(row_name(h, r, text));
         if (n > letters) letters = n;
     }
     return (h->y_label ? 34 : 14) + (double)(letters < 24 ? letters : 24) * QN_SVG_LETTER + 8;
 }
 
-void qn_svg_heat_text(const qn_svg_heat *h, qn_text *t)
+void qn_svg_heat_text(const qn_svg_heat *h, qn_textbuf *t)
 {
     int width = h->width >= 240 ? h->width : h->width > 0 ? 240 : 760;
     grid g = { .heat = h, .top = h->title ? 44 : 16, .left = left_margin(h) };

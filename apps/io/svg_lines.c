@@ -31,15 +31,15 @@ static void see_data(const qn_svg_lines *c, qn_scale *x, qn_scale *y)
 
 // ------------------------------------------------------------------------------------ legend
 
-static void series_class(qn_text *t, size_t k, bool faint)
+static void series_class(qn_textbuf *t, size_t k, bool faint)
 {
     static const char *const dashes[] = { "", " stroke-dasharray=\"6 3\"", " stroke-dasharray=\"2 3\"" };
-    qn_text_printf(t, "class=\"line s%zu%s\"%s", k % QN_SVG_COLORS, faint ? " pale" : "",
+    qn_textbuf_printf(t, "class=\"line s%zu%s\"%s", k % QN_SVG_COLORS, faint ? " pale" : "",
                    dashes[k / QN_SVG_COLORS % 3]);
 }
 
 // Lays the names out in rows; draws them unless t is NULL. Returns the height used.
-static double legend(qn_text *t, const qn_svg_lines *c, double left, double top, double right)
+static double legend(qn_textbuf *t, const qn_svg_lines *c, double left, double top, double right)
 {
     double x = left, y = top + 6;
     size_t shown = 0, named = 0;
@@ -54,7 +54,7 @@ static double legend(qn_text *t, const qn_svg_lines *c, double left, double top,
             snprintf(more, sizeof more, "and %zu more", named - shown);
             name = more;
         }
-        size_t letters = qn_text_columns(name);
+        size_t letters = qn_textbuf_columns(name);
         if (letters > LEGEND_LETTERS) letters = LEGEND_LETTERS;
         double wide = 26 + (double)letters * QN_SVG_LETTER + 14;
         if (x > left && x + wide > right) {
@@ -63,13 +63,13 @@ static double legend(qn_text *t, const qn_svg_lines *c, double left, double top,
         }
         if (t) {
             if (!last) {
-                qn_text_puts(t, "<path ");
+                qn_textbuf_puts(t, "<path ");
                 series_class(t, k, c->series[k].faint);
-                qn_text_puts(t, " d=\"M");
+                qn_textbuf_puts(t, " d=\"M");
                 qn_svg_number(t, x);
-                qn_text_puts(t, " ");
+                qn_textbuf_puts(t, " ");
                 qn_svg_number(t, y);
-                qn_text_puts(t, "h20\"/>\n");
+                qn_textbuf_puts(t, "h20\"/>\n");
             }
             qn_svg_label(t, "label", x + 26, y + 4, QN_ANCHOR_START, name, LEGEND_LETTERS);
         }
@@ -92,30 +92,30 @@ static double widest_label(const qn_ticks *ticks)
     return (double)most * QN_SVG_LETTER;
 }
 
-static void segment(qn_text *t, double x, double y, char direction, double length)
+static void segment(qn_textbuf *t, double x, double y, char direction, double length)
 {
-    qn_text_puts(t, "M");
+    qn_textbuf_puts(t, "M");
     qn_svg_number(t, x);
-    qn_text_puts(t, " ");
+    qn_textbuf_puts(t, " ");
     qn_svg_number(t, y);
-    qn_text_add(t, &direction, 1);
+    qn_textbuf_add(t, &direction, 1);
     qn_svg_number(t, length);
 }
 
-static void axes(qn_text *t, const qn_svg_lines *c, const frame *f, const qn_scale *x,
+static void axes(qn_textbuf *t, const qn_svg_lines *c, const frame *f, const qn_scale *x,
                  const qn_scale *y, const qn_ticks *xt, const qn_ticks *yt)
 {
-    qn_text_puts(t, "<path class=\"grid\" d=\"");
+    qn_textbuf_puts(t, "<path class=\"grid\" d=\"");
     for (size_t i = 0; i < xt->count; i++) {
         segment(t, qn_scale_at(x, xt->value[i]), f->top, 'V', f->bottom);
     }
     for (size_t i = 0; i < yt->count; i++) {
         segment(t, f->left, qn_scale_at(y, yt->value[i]), 'H', f->right);
     }
-    qn_text_puts(t, "\"/>\n<path class=\"axis\" d=\"");
+    qn_textbuf_puts(t, "\"/>\n<path class=\"axis\" d=\"");
     segment(t, f->left, f->top, 'V', f->bottom);
     segment(t, f->left, f->bottom, 'H', f->right);
-    qn_text_puts(t, "\"/>\n");
+    qn_textbuf_puts(t, "\"/>\n");
     for (size_t i = 0; i < xt->count; i++) {
         qn_svg_label(t, "label", qn_scale_at(x, xt->value[i]), f->bottom + 18, QN_ANCHOR_MIDDLE,
                      xt->label[i], 24);
@@ -136,7 +136,7 @@ static void axes(qn_text *t, const qn_svg_lines *c, const frame *f, const qn_sca
 // A path in the making. Points that share a pixel column are thinned to the first, lowest,
 // highest and last of it, which draws the same picture whatever the number of points.
 typedef struct pen {
-    qn_text *t;
+    qn_textbuf *t;
     bool down;   // the path has a current point
     bool open;   // a column is being gathered
     double column, first, last, low, high;
@@ -144,12 +144,12 @@ typedef struct pen {
 
 static void point(pen *p, double x, double y)
 {
-    qn_text_puts(p->t, p->down ? "L" : "M");
+    qn_textbuf_puts(p->t, p->down ? "L" : "M");
     qn_svg_number(p->t, x);
-    qn_text_puts(p->t, " ");
+    qn_textbuf_puts(p->t, " ");
     qn_svg_number(p->t, y);
     // A subpath of a single point is drawn by its round cap.
-    if (!p->down) qn_text_puts(p->t, "h0");
+    if (!p->down) qn_textbuf_puts(p->t, "h0");
     p->down = true;
 }
 
@@ -178,13 +178,13 @@ static void gather(pen *p, double x, double y)
     p->last = y;
 }
 
-static void curve(qn_text *t, const qn_svg_series *s, size_t k, const qn_scale *x, const qn_scale *y)
+static void curve(qn_textbuf *t, const qn_svg_series *s, size_t k, const qn_scale *x, const qn_scale *y)
 {
     bool thin = (double)s->count > 3 * fabs(x->to - x->from);
     pen p = { .t = t };
-    qn_text_puts(t, "<path ");
+    qn_textbuf_puts(t, "<path ");
     series_class(t, k, s->faint);
-    qn_text_puts(t, " d=\"");
+    qn_textbuf_puts(t, " d=\"");
     for (size_t i = 0; i < s->count; i++) {
         double vx = x_of(s, i), vy = s->y[i];
         if (!qn_scale_shows(x, vx) || !qn_scale_shows(y, vy)) {
@@ -199,12 +199,12 @@ static void curve(qn_text *t, const qn_svg_series *s, size_t k, const qn_scale *
             point(&p, px, py);
     }
     flush_column(&p);
-    qn_text_puts(t, "\"/>\n");
+    qn_textbuf_puts(t, "\"/>\n");
 }
 
 // ------------------------------------------------------------------------------------ chart
 
-void qn_svg_lines_text(const qn_svg_lines *c, qn_text *t)
+void qn_svg_lines_text(const qn_svg_lines *c, qn_textbuf *t)
 {
     frame f = { .width = c->width > 0 ? c->width : 760, .height = c->height > 0 ? c->height : 440 };
     if (f.width < 240) f.width = 240;
@@ -233,17 +233,17 @@ void qn_svg_lines_text(const qn_svg_lines *c, qn_text *t)
     if (empty) {
         qn_svg_no_data(t, (f.left + f.right) / 2, (f.top + f.bottom) / 2);
     } else {
-        qn_text_puts(t, "<svg x=\"0\" y=\"");
+        qn_textbuf_puts(t, "<svg x=\"0\" y=\"");
         qn_svg_number(t, f.top);
-        qn_text_printf(t, "\" width=\"%d\" height=\"", f.width);
+        qn_textbuf_printf(t, "\" width=\"%d\" height=\"", f.width);
         qn_svg_number(t, f.bottom - f.top + 2);
-        qn_text_puts(t, "\" viewBox=\"0 ");
+        qn_textbuf_puts(t, "\" viewBox=\"0 ");
         qn_svg_number(t, f.top);
-        qn_text_printf(t, " %d ", f.width);
+        qn_textbuf_printf(t, " %d ", f.width);
         qn_svg_number(t, f.bottom - f.top + 2);
-        qn_text_puts(t, "\">\n"); // cuts what lies outside given limits
+        qn_textbuf_puts(t, "\">\n"); // cuts what lies outside given limits
         for (size_t k = 0; k < c->series_count; k++) curve(t, &c->series[k], k, &x, &y);
-        qn_text_puts(t, "</svg>\n");
+        qn_textbuf_puts(t, "</svg>\n");
     }
     qn_svg_end(t);
 }

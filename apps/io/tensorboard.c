@@ -24,7 +24,7 @@
 struct qn_tensorboard {
     FILE *file;
     char *path;
-    qn_text event, part, record; // kept between events for their memory
+    qn_textbuf event, part, record; // kept between events for their memory
 };
 
 // ------------------------------------------------------------------------------------ checksum
@@ -50,41 +50,41 @@ uint32_t qn_crc32c_masked(const void *data, size_t size)
 
 enum { VARINT = 0, FIXED64 = 1, BYTES = 2, FIXED32 = 5 };
 
-static void put_varint(qn_text *t, uint64_t v)
+static void put_varint(qn_textbuf *t, uint64_t v)
 {
     unsigned char b[10];
     size_t n = 0;
     for (; v > 0x7f; v >>= 7) b[n++] = (unsigned char)(v | 0x80);
     b[n++] = (unsigned char)v;
-    qn_text_add(t, b, n);
+    qn_textbuf_add(t, b, n);
 }
 
-static void put_little(qn_text *t, uint64_t v, size_t size)
+static void put_little(qn_textbuf *t, uint64_t v, size_t size)
 {
     unsigned char b[8];
     for (size_t i = 0; i < size; i++) b[i] = (unsigned char)(v >> (8 * i));
-    qn_text_add(t, b, size);
+    qn_textbuf_add(t, b, size);
 }
 
-static void put_key(qn_text *t, unsigned field, unsigned wire)
+static void put_key(qn_textbuf *t, unsigned field, unsigned wire)
 {
     put_varint(t, field << 3 | wire);
 }
 
-static void put_double_bits(qn_text *t, double v)
+static void put_double_bits(qn_textbuf *t, double v)
 {
     uint64_t bits;
     memcpy(&bits, &v, sizeof bits);
     put_little(t, bits, 8);
 }
 
-static void put_double(qn_text *t, unsigned field, double v)
+static void put_double(qn_textbuf *t, unsigned field, double v)
 {
     put_key(t, field, FIXED64);
     put_double_bits(t, v);
 }
 
-static void put_float(qn_text *t, unsigned field, double v)
+static void put_float(qn_textbuf *t, unsigned field, double v)
 {
     float f = (float)v;
     uint32_t bits;
@@ -93,11 +93,11 @@ static void put_float(qn_text *t, unsigned field, double v)
     put_little(t, bits, 4);
 }
 
-static void put_bytes(qn_text *t, unsigned field, const void *data, size_t size)
+static void put_bytes(qn_textbuf *t, unsigned field, const void *data, size_t size)
 {
     put_key(t, field, BYTES);
     put_varint(t, size);
-    qn_text_add(t, data, size);
+    qn_textbuf_add(t, data, size);
 }
 
 // ------------------------------------------------------------------------------------ events
@@ -120,16 +120,16 @@ static void begin_event(qn_tensorboard *t, int64_t step)
 
 static qn_result write_event(qn_tensorboard *t)
 {
-    qn_text *r = &t->record;
+    qn_textbuf *r = &t->record;
     r->size = 0;
     put_little(r, t->event.size, 8);
-    put_little(r, qn_crc32c_masked(qn_text_get(r), r->size), 4);
-    qn_text_add(r, qn_text_get(&t->event), t->event.size);
-    put_little(r, qn_crc32c_masked(qn_text_get(&t->event), t->event.size), 4);
-    QN_TRY(qn_text_status(&t->event));
-    QN_TRY(qn_text_status(&t->part));
-    QN_TRY(qn_text_status(r));
-    if (fwrite(qn_text_get(r), 1, r->size, t->file) != r->size) {
+    put_little(r, qn_crc32c_masked(qn_textbuf_get(r), r->size), 4);
+    qn_textbuf_add(r, qn_textbuf_get(&t->event), t->event.size);
+    put_little(r, qn_crc32c_masked(qn_textbuf_get(&t->event), t->event.size), 4);
+    QN_TRY(qn_textbuf_status(&t->event));
+    QN_TRY(qn_textbuf_status(&t->part));
+    QN_TRY(qn_textbuf_status(r));
+    if (fwrite(qn_textbuf_get(r), 1, r->size, t->file) != r->size) {
         return qn_fail(QN_ERR_IO, "%s: %s", t->path, strerror(errno));
     }
     return QN_OK;
@@ -139,10 +139,10 @@ static qn_result write_event(qn_tensorboard *t)
 static qn_result write_value(qn_tensorboard *t, int64_t step)
 {
     begin_event(t, step);
-    qn_text *summary = &t->record; // free until the event is framed
+    qn_textbuf *summary = &t->record; // free until the event is framed
     summary->size = 0;
-    put_bytes(summary, 1, qn_text_get(&t->part), t->part.size);
-    put_bytes(&t->event, 5, qn_text_get(summary), summary->size);
+    put_bytes(summary, 1, qn_textbuf_get(&t->part), t->part.size);
+    put_bytes(&t->event, 5, qn_textbuf_get(summary), summary->size);
     return write_event(t);
 }
 
@@ -168,7 +168,7 @@ qn_result qn_tensorboard_load(qn_tensorboard *t, int64_t step, const char *tag,
         sum += load[i] * (double)i;
         squares += load[i] * (double)i * (double)i;
     }
-    qn_text h = { 0 };
+    qn_textbuf h = { 0 };
     put_double(&h, 1, -0.5); // expert i is the bucket from i - 0.5 to i + 0.5
     put_double(&h, 2, (double)count - 0.5);
     put_double(&h, 3, num);
@@ -182,9 +182,9 @@ qn_result qn_tensorboard_load(qn_tensorboard *t, int64_t step, const char *tag,
     for (size_t i = 0; i < count; i++) put_double_bits(&h, load[i]);
     t->part.size = 0;
     put_bytes(&t->part, 1, tag, strlen(tag));
-    put_bytes(&t->part, 5, qn_text_get(&h), h.size);
-    qn_result r = qn_text_status(&h);
-    qn_text_free(&h);
+    put_bytes(&t->part, 5, qn_textbuf_get(&h), h.size);
+    qn_result r = qn_textbuf_status(&h);
+    qn_textbuf_free(&h);
     return r == QN_OK ? write_value(t, step) : r;
 }
 
@@ -264,9 +264,9 @@ qn_result qn_tensorboard_close(qn_tensorboard **tp)
     if (!t) return QN_OK;
     qn_result r = QN_OK;
     if (t->file && fclose(t->file)) r = qn_fail(QN_ERR_IO, "%s: %s", t->path, strerror(errno));
-    qn_text_free(&t->event);
-    qn_text_free(&t->part);
-    qn_text_free(&t->record);
+    qn_textbuf_free(&t->event);
+    qn_textbuf_free(&t->part);
+    qn_textbuf_free(&t->record);
     qn_free(t->path);
     qn_free(t);
     *tp = NULL;

@@ -9,16 +9,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 #define MOST 512 // numbers
 
 // Every '<' opens a tag that is closed, and no control character is left.
-static void check_document(const qn_text *t)
+static void check_document(const qn_textbuf *t)
 {
     bool inside = false;
-    for (const char *s = qn_text_get(t); *s; s++) {
+    for (const char *s = qn_textbuf_get(t); *s; s++) {
         if (*s == '<' && inside) abort();
         if (*s == '<') inside = true;
         if (*s == '>') inside = false;
         if ((unsigned char)*s < 0x20 && *s != '\n' && *s != '\t') abort();
     }
-    if (inside || t->size < 7 || strcmp(qn_text_get(t) + t->size - 7, "</svg>\n")) abort();
+    if (inside || t->size < 7 || strcmp(qn_textbuf_get(t) + t->size - 7, "</svg>\n")) abort();
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -34,7 +34,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (count > MOST) count = MOST;
     memcpy(values, data + 48, count * sizeof *values);
 
-    qn_text t = { 0 };
+    qn_textbuf t = { 0 };
     const char *names[MOST];
     for (size_t i = 0; i < MOST; i++) names[i] = i % 3 ? name : NULL;
     if (flags % 3 == 0) {
@@ -60,6 +60,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                                          .width = data[2] * 8 }, &t);
     }
     check_document(&t);
-    qn_text_free(&t);
+    qn_textbuf_free(&t);
     return 0;
 }
