@@ -55,7 +55,7 @@ static qn_result cut(const char *path, int64_t last_step)
     if (last_step < 0) return qn_write_file(path, "", 0);
     if (!qn_file_exists(path)) return QN_OK;
     char *text;
-    size_t size, keep;
+    size_t size, keep = 0;
     QN_TRY(qn_read_file(path, LARGEST, &text, &size));
     qn_result r = kept_size(path, text, size, last_step, &keep);
     if (r == QN_OK && keep < size) r = qn_write_file(path, text, keep);
