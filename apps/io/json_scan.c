@@ -80,7 +80,7 @@ static qn_result scan_escape(scan *s)
     if (s->at == s->end || !strchr("\"\\/bfnrtu", *s->at) || !*s->at)
         return expected(s, "an escape: one of \"\\/bfnrtu");
     if (*s->at++ != 'u') return QN_OK;
-    uint32_t unit, low;
+    uint32_t unit = 0, low = 0;
     QN_TRY(scan_hex4(s, &unit));
     if (unit >= 0xD800 && unit < 0xDC00) {
         if (!take(s, '\\') || !take(s, 'u')) return expected(s, "the second half of a surrogate");
