@@ -43,4 +43,7 @@ static inline bool qn_binding_is_texel(const qn_row *row, bool flat, uint32_t i)
 qn_result qn_reload_compile(const qn_context *ctx, const qn_row *row, bool flat,
                             qn_storage storage, uint32_t **words, size_t *size);
 
+// Changes when the row's source or an included file may have: compare for equality.
+uint64_t qn_reload_version(qn_context *ctx, const qn_row *row);
+
 #endif
