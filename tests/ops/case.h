@@ -58,6 +58,8 @@ typedef struct qn_case {
     double grad_slack; // factor on the gradient's tolerance; 0: 1. Say why beside it.
     bool bench;        // a shape worth timing
     bool no_grad_ref;  // the reference is not differentiable by differences (integers, sampling)
+    uint32_t no_grad_out; // bit i: out[i] is given without a gradient, like the rows of
+                          // qn_cross_entropy(); it takes no part in the objective
 } qn_case;
 
 // A malformed call: the graph must end in `code` with `message` as part of its message.

@@ -1,0 +1,20 @@
+// Shared by the kernels of stick-breaking attention. They work on a block: `rows` query rows of
+// each of some pairs (batch row, head), counted by the grid's z. Planes are [pair][row][stride].
+#define STICK_USED 1u // the number of filled keys is read from `used`
+#define STICK_KEEP 2u // keys are hidden by `keep`
+#define STICK_SKIP 4u // a position does not attend to itself
+#define STICK_ADD 8u  // add to the output instead of overwriting it
+#define STICK_REM 16u // store the left-over of the stick
+QN_ARGS_BEGIN(stickbreaking)
+    u32 tokens;     // T, query positions of a batch row
+    u32 slots;      // K, query rows of a position
+    u32 keys;       // S
+    u32 heads;      // H
+    u32 width;      // D, columns of one head
+    u32 stride;     // of a plane's rows, at least S, a multiple of four
+    u32 first_pair; // pair p is head p % H of batch row p / H
+    u32 first_row;  // of the T * K rows of each pair
+    u32 rows;
+    u32 flags;
+    f32 scale;      // factor on the sum
+QN_ARGS_END(stickbreaking)

@@ -1,0 +1,64 @@
+// Which keys a query row of stick-breaking attention sees, and where rows lie.
+// Include after args/stickbreaking.h and a binding `int used[]`.
+
+// Keys that exist.
+uint stick_keys()
+{
+    if ((a.flags & STICK_USED) == 0u) return a.keys;
+    return uint(clamp(used[0], 0, int(a.keys)));
+}
+
+// Row i of the block sees keys 0 .. visible-1 of the n that exist: the queries are the last
+// positions.
+uint stick_visible(uint i, uint n)
+{
+    int t = int((a.first_row + i) / a.slots);
+    int current = (a.flags & STICK_SKIP) == 0u ? 1 : 0;
+    return uint(max(int(n) - int(a.tokens) + t + current, 0));
+}
+
+// Planes hold values for keys below the extent, the same for all rows of an aligned tile of rows:
+// what its last row sees, in whole quads.
+uint stick_extent(uint i, uint tile, uint n)
+{
+    uint last = min(i / tile * tile + tile, a.rows) - 1u;
+    return (stick_visible(last, n) + 3u) & ~3u;
+}
+
+// First row of the block that sees key j; a.rows or more when none does.
+uint stick_first(uint j, uint n)
+{
+    int current = (a.flags & STICK_SKIP) == 0u ? 1 : 0;
+    int t = max(int(j) + 1 - current + int(a.tokens) - int(n), 0);
+    return uint(max(t * int(a.slots) - int(a.first_row), 0));
+}
+
+// First element of a query row and of a key row in [.., H * D], head included.
+uint stick_query_base(uint pair, uint i)
+{
+    uint b = pair / a.heads, h = pair % a.heads;
+    return ((b * a.tokens * a.slots + a.first_row + i) * a.heads + h) * a.width;
+}
+
+uint stick_key_base(uint pair, uint j)
+{
+    uint b = pair / a.heads, h = pair % a.heads;
+    return ((b * a.keys + j) * a.heads + h) * a.width;
+}
+
+// Columns d .. d+3 of the row that starts at `base`; columns beyond the head are 0, or, where QUADS
+// (the width is a multiple of four), those of the last quad: they reach no result.
+#define STICK_LOAD4(name, base, d)                                                                 \
+    (QUADS ? LOAD4(name, ((base) + min(d, a.width - 4u)) >> 2)                                     \
+           : vec4(STICK_LOAD1(name, base, d), STICK_LOAD1(name, base, (d) + 1u),                   \
+                  STICK_LOAD1(name, base, (d) + 2u), STICK_LOAD1(name, base, (d) + 3u)))
+#define STICK_LOAD1(name, base, d) ((d) < a.width ? LOAD1(name, (base) + (d)) : 0.0)
+
+// Stores columns d .. d+3 of x to the row that starts at `base`, as far as the head is wide.
+#define STICK_STORE4(name, base, d, x)                                                             \
+    {                                                                                              \
+        uint stick_d = d;                                                                          \
+        vec4 stick_x = x;                                                                          \
+        [[unroll]] for (uint part = 0; part < 4; part++)                                           \
+            if (stick_d + part < a.width) name[(base) + stick_d + part] = stick_x[part];           \
+    }
