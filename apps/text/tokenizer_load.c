@@ -13,7 +13,7 @@ static const qn_json_limits limits = { .size = (uint64_t)256 << 20, .values = (u
 // Puts the file before messages that do not name it yet.
 static qn_result name_file(qn_result r, const char *path)
 {
-    bool named = r == QN_OK || !strncmp(qn_error_message(), path, strlen(path));
+    bool named = r == QN_OK || strstr(qn_error_message(), path);
     return named ? r : qn_context_add(r, "%s", path);
 }
 

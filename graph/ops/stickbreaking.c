@@ -19,10 +19,10 @@ typedef struct attention {
     bool skip_current;
 } attention;
 
-enum { Q, K, V, USED, KEEP, DOUT };  // inputs; DOUT of the gradient only
-enum { OUT, REM, SCRATCH };          // outputs of the forward pass
-enum { DQ, DK, DV, GRAD_SCRATCH };   // outputs of the gradient
-enum { Z, W, P, DZ };                // planes of scratch; the forward pass has two
+enum { Q, K, V, USED, KEEP, DOUT }; // inputs; DOUT of the gradient only
+enum { OUT, REM, SCRATCH };         // outputs of the forward pass
+enum { DQ, DK, DV, GRAD_SCRATCH };  // outputs of the gradient
+enum { Z, W, P, DZ };               // planes of scratch; the forward pass has two
 enum { MAX_WIDTH = 1024, MAX_KEYS = 200000, MAX_GROUPS = 65535 };
 
 // Sizes of one use, and how it is cut into blocks.
@@ -54,10 +54,11 @@ static layout layout_of(const qn_node *n, const qn_device_info *dev)
         .width = qn_shape_last(n->in[Q]->shape) / at->heads,
     };
     uint64_t rows = (uint64_t)(l.tokens * l.slots), pairs = (uint64_t)(l.batch * l.heads);
-    l.stride = ((uint32_t)l.keys + 3) & ~3u;
+    // An odd number of cache lines: rows of a power of two would share their cache sets.
+    l.stride = (uint32_t)(l.keys + 15) / 16 * 16 | 16;
     l.tile = !l.flat ? 32 : rows <= 4 ? 4 : rows <= 8 ? 8 : 16;
-    // A plane that stays in a core's cache, or one that fills a GPU.
-    uint64_t room = l.flat ? 1u << 18 : 1u << 24;
+    // A plane that stays in a core's cache, or in that of a GPU and still fills it.
+    uint64_t room = l.flat ? 1u << 18 : 1u << 22;
     uint64_t fit = room / l.stride / 32 * 32;
     l.rows = (uint32_t)min_u64(rows, fit < 32 ? 32 : fit);
     l.rows = (uint32_t)min_u64(l.rows, MAX_GROUPS & ~31);
@@ -76,7 +77,8 @@ static qn_result check_sizes(const qn_node *n)
     if (at->batch < 1 || at->heads < 1 || at->slots < 1)
         return qn_refuse(n, "batch %lld, heads %lld, slots %lld: each must be at least 1",
                          (long long)at->batch, (long long)at->heads, (long long)at->slots);
-    if (!isfinite(at->scale)) return qn_refuse(n, "scale is %g, expected a finite number", at->scale);
+    if (!isfinite(at->scale))
+        return qn_refuse(n, "scale is %g, expected a finite number", at->scale);
 
     char text[QN_SHAPE_TEXT];
     qn_shape q = n->in[Q]->shape, k = n->in[K]->shape;
@@ -120,7 +122,8 @@ static qn_result check_inputs(const qn_node *n)
                            QN_SHAPE(at->batch, qn_shape_rows(n->in[K]->shape) / at->batch));
 }
 
-static qn_result infer(const qn_node *n, const qn_device_info *dev, qn_shape *shape, qn_dtype *dtype)
+static qn_result infer(const qn_node *n, const qn_device_info *dev, qn_shape *shape,
+                       qn_dtype *dtype)
 {
     QN_TRY(check_inputs(n));
     shape[OUT] = n->in[Q]->shape;
@@ -164,9 +167,10 @@ static qn_result dispatch(const block *b, qn_kernel portable, qn_kernel flat, qn
     return qn_record(b->r, &d);
 }
 
-// Columns of a tile of the kernels whose lanes hold columns: quads per lane.
+// Quads of columns per lane, in flat kernels whose lanes hold columns; otherwise 0.
 static uint32_t quads_per_lane(const block *b)
 {
+    if (!b->l.flat) return 0;
     return b->l.width > qn_recorder_device(b->r)->subgroup_size * 4 ? 2 : 1;
 }
 
@@ -182,25 +186,24 @@ static qn_result logits(block *b, qn_range plane, qn_range x, qn_range y, float 
     const layout *l = &b->l;
     uint32_t columns = l->flat ? qn_recorder_device(b->r)->subgroup_size * 4 : 32;
     b->args.scale = scale;
-    return dispatch(b, QN_K_stick_logits, QN_K_stick_logits_flat,
-                    (qn_dispatch){
-                        .buffers = { x, y, b->used, plane },
-                        .constants = { l->width % 4 == 0, l->tile },
-                        .groups = { qn_div_up((uint64_t)l->keys, columns),
-                                    qn_div_up(b->args.rows, l->tile) },
-                    });
+    return dispatch(
+        b, QN_K_stick_logits, QN_K_stick_logits_flat,
+        (qn_dispatch){
+            .buffers = { x, y, b->used, plane },
+            .constants = { l->width % 4 == 0, l->flat ? l->tile : 0 },
+            .groups = { qn_div_up((uint64_t)l->keys, columns), qn_div_up(b->args.rows, l->tile) },
+        });
 }
 
-// Plane W from plane Z.
-static qn_result weights(block *b, qn_range rem)
+// Plane W from plane Z; `rem` receives the left-over where STICK_REM is set.
+static qn_result weights(const block *b, qn_range rem)
 {
     const layout *l = &b->l;
-    if (rem.buffer) b->args.flags |= STICK_REM;
     uint32_t rows = b->args.rows, lanes = qn_recorder_device(b->r)->subgroup_size;
     return dispatch(b, QN_K_stick_weights, QN_K_stick_weights_flat,
                     (qn_dispatch){
                         .buffers = { b->planes[Z], b->used, b->keep, b->planes[W], rem },
-                        .constants = { b->keep.buffer != NULL, l->tile },
+                        .constants = { b->keep.buffer != NULL, l->flat ? l->tile : 0 },
                         .groups = { l->flat ? 1 : rows, l->flat ? qn_div_up(rows, lanes) : 1 },
                         .rounds = l->stride / 16 + 1,
                     });
@@ -215,7 +218,7 @@ static qn_result slopes(const block *b)
                     (qn_dispatch){
                         .buffers = { b->planes[Z], b->planes[W], b->planes[P], b->used, b->keep,
                                      b->planes[DZ] },
-                        .constants = { b->keep.buffer != NULL, l->tile },
+                        .constants = { b->keep.buffer != NULL, l->flat ? l->tile : 0 },
                         .groups = { l->flat ? 1 : rows, l->flat ? qn_div_up(rows, lanes) : 1 },
                         .rounds = l->stride / 16 + 1,
                     });
@@ -225,13 +228,14 @@ static qn_result slopes(const block *b)
 static qn_result mix(block *b, qn_range plane, qn_range y, qn_range out, float scale)
 {
     b->args.scale = scale;
-    return dispatch(b, QN_K_stick_mix, QN_K_stick_mix_flat,
-                    (qn_dispatch){
-                        .buffers = { plane, y, b->used, out },
-                        .constants = { b->l.width % 4 == 0, b->l.tile, quads_per_lane(b) },
-                        .groups = { column_groups(b), qn_div_up(b->args.rows, b->l.tile) },
-                        .rounds = b->l.stride / 4 + 1,
-                    });
+    return dispatch(
+        b, QN_K_stick_mix, QN_K_stick_mix_flat,
+        (qn_dispatch){
+            .buffers = { plane, y, b->used, out },
+            .constants = { b->l.width % 4 == 0, b->l.flat ? b->l.tile : 0, quads_per_lane(b) },
+            .groups = { column_groups(b), qn_div_up(b->args.rows, b->l.tile) },
+            .rounds = b->l.stride / 4 + 1,
+        });
 }
 
 // Key rows: out (+)= scale plane' x, the first block of rows overwriting.
@@ -240,14 +244,14 @@ static qn_result spread(block *b, qn_range plane, qn_range x, qn_range out, floa
     block c = *b;
     c.args.scale = scale;
     if (b->args.first_row) c.args.flags |= STICK_ADD;
-    return dispatch(&c, QN_K_stick_spread, QN_K_stick_spread_flat,
-                    (qn_dispatch){
-                        .buffers = { plane, x, b->used, out },
-                        .constants = { b->l.width % 4 == 0, quads_per_lane(b) },
-                        .groups = { column_groups(b),
-                                    qn_div_up((uint64_t)b->l.keys, b->l.flat ? 16 : 32) },
-                        .rounds = b->args.rows / 4 + 1,
-                    });
+    return dispatch(
+        &c, QN_K_stick_spread, QN_K_stick_spread_flat,
+        (qn_dispatch){
+            .buffers = { plane, x, b->used, out },
+            .constants = { b->l.width % 4 == 0, quads_per_lane(b) },
+            .groups = { column_groups(b), qn_div_up((uint64_t)b->l.keys, b->l.flat ? 16 : 32) },
+            .rounds = b->args.rows / 4 + 1,
+        });
 }
 
 static float scale_of(const qn_node *n)
@@ -293,6 +297,7 @@ static qn_result forward_block(block *b)
 {
     const qn_node *n = b->n;
     QN_TRY(logits(b, b->planes[Z], qn_at(b->r, n->in[Q]), qn_at(b->r, n->in[K]), scale_of(n)));
+    b->args.flags |= STICK_REM;
     QN_TRY(weights(b, qn_at(b->r, n->out[REM])));
     return mix(b, b->planes[W], qn_at(b->r, n->in[V]), qn_at(b->r, n->out[OUT]), 1);
 }
@@ -310,7 +315,7 @@ static qn_result backward_block(block *b)
     qn_range dout = qn_at(b->r, n->in[DOUT]);
     QN_TRY(logits(b, b->planes[Z], q, k, scale));
     QN_TRY(logits(b, b->planes[P], dout, v, 1));
-    QN_TRY(weights(b, (qn_range){ 0 }));
+    QN_TRY(weights(b, b->planes[DZ])); // bound, not written
     QN_TRY(slopes(b));
     QN_TRY(mix(b, b->planes[DZ], k, qn_at(b->r, n->out[DQ]), scale));
     QN_TRY(spread(b, b->planes[DZ], q, qn_at(b->r, n->out[DK]), scale));

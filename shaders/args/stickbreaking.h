@@ -11,7 +11,7 @@ QN_ARGS_BEGIN(stickbreaking)
     u32 keys;       // S
     u32 heads;      // H
     u32 width;      // D, columns of one head
-    u32 stride;     // S rounded up to a multiple of four
+    u32 stride;     // of a plane's rows, at least S, a multiple of four
     u32 first_pair; // pair p is head p % H of batch row p / H
     u32 first_row;  // of the T * K rows of each pair
     u32 rows;

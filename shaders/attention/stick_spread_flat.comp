@@ -26,16 +26,23 @@ void main()
     uint row0 = stick_query_base(pair, 0), step = a.heads * a.width;
     uint plane = gl_WorkGroupID.z * a.rows;
 
+    uint column[PARTS];
+    uvec4 first[PARTS]; // first row that sees each key of the quads that this lane loads
+    [[unroll]] for (uint p = 0; p < PARTS; p++) {
+        uint j = j0 + ((p * GROUP + lane) & 3u) * 4u;
+        column[p] = min(j, a.stride - 4u);
+        first[p] = uvec4(stick_first(j, n), stick_first(j + 1u, n), stick_first(j + 2u, n),
+                         stick_first(j + 3u, n));
+    }
     vec4 sum[16 * WIDE];
     [[unroll]] for (uint j = 0; j < 16u * WIDE; j++) sum[j] = vec4(0.0);
     for (uint i = stick_first(j0, n); i < a.rows; i += 4) {
         vec4 ws[PARTS];
         [[unroll]] for (uint p = 0; p < PARTS; p++) {
-            uint at = p * GROUP + lane, row = i + (at >> 2), j = j0 + (at & 3u) * 4u;
-            uint visible = row < a.rows ? stick_visible(row, n) : 0u;
-            vec4 v = LOAD4(w, ((plane + min(row, a.rows - 1u)) * a.stride +
-                               min(j, a.stride - 4u)) >> 2);
-            ws[p] = mix(vec4(0.0), v, lessThan(uvec4(j, j + 1u, j + 2u, j + 3u), uvec4(visible)));
+            uint row = i + ((p * GROUP + lane) >> 2);
+            vec4 v = LOAD4(w, ((plane + min(row, a.rows - 1u)) * a.stride + column[p]) >> 2);
+            uint end = row < a.rows ? row + 1u : 0u;
+            ws[p] = mix(vec4(0.0), v, lessThan(first[p], uvec4(end)));
         }
         [[unroll]] for (uint k = 0; k < 4; k++) {
             uint row = row0 + min(i + k, a.rows - 1u) * step;

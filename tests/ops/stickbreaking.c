@@ -11,7 +11,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-enum { MOST_KEYS = 640, SLACK = 20 };
+enum { MOST_KEYS = 2050, SLACK = 20 };
 
 typedef struct setup {
     int batch, tokens, slots, keys, heads, width;
@@ -217,24 +217,41 @@ static int build_back(qn_graph *g, const qn_case *c, const qn_tensor *const *in,
 #define SETUP(b, t, k, s, h, d, ...)                                                               \
     .params = &(const setup){ b, t, k, s, h, d, __VA_ARGS__ }, .no_grad_out = 1 << 1 // rem
 #define QUERY(name_, b, t, k, h, d, scale_)                                                        \
-    { .name = name_, .shape = { 2, { (b) * (t) * (k), (h) * (d) } }, .scale = scale_, .grad = true }
+    {                                                                                              \
+        .name = name_, .shape = { 2, { (b) * (t) * (k), (h) * (d) } }, .scale = scale_,            \
+        .grad = true                                                                               \
+    }
 #define KEYS(name_, b, s, h, d)                                                                    \
-    { .name = name_, .shape = { 2, { (b) * (s), (h) * (d) } }, .grad = true }
-#define USED(n) { .name = "used", .dtype = QN_I32, .gen = QN_GEN_INT, .lo = n, .hi = n }
+    {                                                                                              \
+        .name = name_, .shape = { 2, { (b) * (s), (h) * (d) } }, .grad = true                      \
+    }
+#define USED(n)                                                                                    \
+    {                                                                                              \
+        .name = "used", .dtype = QN_I32, .gen = QN_GEN_INT, .lo = n, .hi = n                       \
+    }
 #define MASK(b, s)                                                                                 \
-    { .name = "keep", .dtype = QN_I32, .shape = { 2, { b, s } }, .gen = QN_GEN_INT, .hi = 1 }
-#define DOUT(b, t, k, h, d) { .name = "dout", .shape = { 2, { (b) * (t) * (k), (h) * (d) } } }
+    {                                                                                              \
+        .name = "keep", .dtype = QN_I32, .shape = { 2, { b, s } }, .gen = QN_GEN_INT, .hi = 1      \
+    }
+#define DOUT(b, t, k, h, d)                                                                        \
+    {                                                                                              \
+        .name = "dout", .shape = { 2, { (b) * (t) * (k), (h) * (d) } }                             \
+    }
 
 // The plain form: T = S, q k v.
 #define PLAIN(name_, b, t, k, h, d, size, ...)                                                     \
-    { .name = name_, .inputs = 3, .build = build, .ref = attend,                                   \
-      .in = { QUERY("q", b, t, k, h, d, size), KEYS("k", b, t, h, d), KEYS("v", b, t, h, d) },     \
-      SETUP(b, t, k, t, h, d, __VA_ARGS__) }
+    {                                                                                              \
+        .name = name_, .inputs = 3, .build = build, .ref = attend,                                 \
+        .in = { QUERY("q", b, t, k, h, d, size), KEYS("k", b, t, h, d), KEYS("v", b, t, h, d) },   \
+        SETUP(b, t, k, t, h, d, __VA_ARGS__)                                                       \
+    }
 #define PLAIN_BACK(name_, b, t, k, h, d, size, ...)                                                \
-    { .name = name_, .inputs = 4, .build = build_back, .ref = attend_back, .no_grad_ref = true,    \
-      .in = { QUERY("q", b, t, k, h, d, size), KEYS("k", b, t, h, d), KEYS("v", b, t, h, d),       \
-              DOUT(b, t, k, h, d) },                                                               \
-      SETUP(b, t, k, t, h, d, __VA_ARGS__) }
+    {                                                                                              \
+        .name = name_, .inputs = 4, .build = build_back, .ref = attend_back, .no_grad_ref = true,  \
+        .in = { QUERY("q", b, t, k, h, d, size), KEYS("k", b, t, h, d), KEYS("v", b, t, h, d),     \
+                DOUT(b, t, k, h, d) },                                                             \
+        SETUP(b, t, k, t, h, d, __VA_ARGS__)                                                       \
+    }
 
 static const qn_case cases[] = {
     PLAIN("t1_d16", 2, 1, 1, 1, 16, 1, .rem = true),
@@ -250,35 +267,60 @@ static const qn_case cases[] = {
     PLAIN("t130_d16_spread", 1, 130, 2, 1, 16, 1, .scale = 0.02f, .rem = true),
     PLAIN("t130_d64_saturated", 1, 130, 1, 1, 64, 40, .rem = true),
     PLAIN("t513_d32_long", 1, 513, 1, 1, 32, 40),
+    PLAIN("t64_d4_27_pairs", 9, 64, 2, 3, 4, 1, .rem = true), // two blocks of pairs
     PLAIN("t33_d24_skip", 2, 33, 2, 1, 24, 1, .skip = true, .rem = true),
     PLAIN("t1_skip", 1, 1, 1, 1, 8, 1, .skip = true, .rem = true),
-    { .name = "k_is_v_t33_d40", .inputs = 2, .build = build, .ref = attend,
+    { .name = "k_is_v_t33_d40",
+      .inputs = 2,
+      .build = build,
+      .ref = attend,
       .in = { QUERY("q", 2, 33, 2, 1, 40, 1), KEYS("k", 2, 33, 1, 40) },
       SETUP(2, 33, 2, 33, 1, 40, .same = true) },
-    { .name = "keep_t33_d16", .inputs = 4, .build = build, .ref = attend,
+    { .name = "keep_t33_d16",
+      .inputs = 4,
+      .build = build,
+      .ref = attend,
       .in = { QUERY("q", 4, 33, 2, 2, 16, 1), KEYS("k", 4, 33, 2, 16), KEYS("v", 4, 33, 2, 16),
               MASK(4, 33) },
       SETUP(4, 33, 2, 33, 2, 16, .keep = true, .rem = true) },
-    { .name = "last3_of_130_d64", .inputs = 3, .build = build, .ref = attend,
+    { .name = "last3_of_130_d64",
+      .inputs = 3,
+      .build = build,
+      .ref = attend,
       .in = { QUERY("q", 2, 3, 1, 1, 64, 1), KEYS("k", 2, 130, 1, 64), KEYS("v", 2, 130, 1, 64) },
       SETUP(2, 3, 1, 130, 1, 64, .rem = true) },
-    { .name = "decode_used77_of_200", .inputs = 4, .build = build, .ref = attend,
+    { .name = "decode_used77_of_200",
+      .inputs = 4,
+      .build = build,
+      .ref = attend,
       .in = { QUERY("q", 2, 1, 2, 2, 32, 1), KEYS("k", 2, 200, 2, 32), KEYS("v", 2, 200, 2, 32),
               USED(77) },
       SETUP(2, 1, 2, 200, 2, 32, .used = true, .rem = true) },
-    { .name = "prefill_used20_of_64_keep", .inputs = 5, .build = build, .ref = attend,
+    { .name = "prefill_used20_of_64_keep",
+      .inputs = 5,
+      .build = build,
+      .ref = attend,
       .in = { QUERY("q", 3, 17, 1, 1, 24, 1), KEYS("k", 3, 64, 1, 24), KEYS("v", 3, 64, 1, 24),
               USED(20), MASK(3, 64) },
       SETUP(3, 17, 1, 64, 1, 24, .used = true, .keep = true, .rem = true) },
-    { .name = "used_less_than_queries", .inputs = 4, .build = build, .ref = attend,
+    { .name = "used_less_than_queries",
+      .inputs = 4,
+      .build = build,
+      .ref = attend,
       .in = { QUERY("q", 1, 9, 2, 1, 8, 1), KEYS("k", 1, 12, 1, 8), KEYS("v", 1, 12, 1, 8),
               USED(4) },
       SETUP(1, 9, 2, 12, 1, 8, .used = true, .rem = true) },
-    { .name = "used_beyond_the_end", .inputs = 4, .build = build, .ref = attend,
+    { .name = "used_beyond_the_end",
+      .inputs = 4,
+      .build = build,
+      .ref = attend,
       .in = { QUERY("q", 1, 3, 1, 1, 8, 1), KEYS("k", 1, 7, 1, 8), KEYS("v", 1, 7, 1, 8),
               USED(1000) },
       SETUP(1, 3, 1, 7, 1, 8, .used = true, .rem = true) },
-    { .name = "used_negative", .inputs = 4, .build = build, .ref = attend,
+    { .name = "used_negative",
+      .inputs = 4,
+      .build = build,
+      .ref = attend,
       .in = { QUERY("q", 1, 3, 1, 1, 8, 1), KEYS("k", 1, 7, 1, 8), KEYS("v", 1, 7, 1, 8),
               USED(-3) },
       SETUP(1, 3, 1, 7, 1, 8, .used = true, .rem = true) },
@@ -293,12 +335,20 @@ static const qn_case cases_back[] = {
     PLAIN_BACK("t9_d1024", 1, 9, 2, 1, 1024, 1, 0),
     PLAIN_BACK("t130_d64_saturated", 1, 130, 1, 1, 64, 40, 0),
     PLAIN_BACK("t513_d32_long", 1, 513, 1, 1, 32, 40, 0),
+    PLAIN_BACK("t64_d4_27_pairs", 9, 64, 2, 3, 4, 1, 0),
+    PLAIN_BACK("t2050_d1", 1, 2050, 1, 1, 1, 1, .scale = 0.01f), // two blocks of rows in any form
     PLAIN_BACK("t33_d24_skip", 2, 33, 2, 1, 24, 1, .skip = true),
-    { .name = "k_is_v_t130_d64", .inputs = 3, .build = build_back, .ref = attend_back,
+    { .name = "k_is_v_t130_d64",
+      .inputs = 3,
+      .build = build_back,
+      .ref = attend_back,
       .no_grad_ref = true,
       .in = { QUERY("q", 1, 130, 2, 1, 64, 1), KEYS("k", 1, 130, 1, 64), DOUT(1, 130, 2, 1, 64) },
       SETUP(1, 130, 2, 130, 1, 64, .same = true) },
-    { .name = "used20_of_64_keep", .inputs = 6, .build = build_back, .ref = attend_back,
+    { .name = "used20_of_64_keep",
+      .inputs = 6,
+      .build = build_back,
+      .ref = attend_back,
       .no_grad_ref = true,
       .in = { QUERY("q", 3, 17, 1, 1, 24, 1), KEYS("k", 3, 64, 1, 24), KEYS("v", 3, 64, 1, 24),
               USED(20), MASK(3, 64), DOUT(3, 17, 1, 1, 24) },
@@ -324,7 +374,10 @@ static void try(qn_graph *g, malformed m)
 }
 
 #define REFUSED(name, ...)                                                                         \
-    static void name(qn_graph *g) { try(g, (malformed){ __VA_ARGS__ }); }
+    static void name(qn_graph *g)                                                                  \
+    {                                                                                              \
+        try(g, (malformed){ __VA_ARGS__ });                                                        \
+    }
 REFUSED(no_batch, .q = { 2, { 6, 8 } }, .k = { 2, { 6, 8 } }, .opts = { .heads = 1 })
 REFUSED(odd_heads, .q = { 2, { 6, 8 } }, .k = { 2, { 6, 8 } }, .opts = { .batch = 1, .heads = 3 })
 REFUSED(too_wide, .q = { 2, { 6, 1028 } }, .k = { 2, { 6, 1028 } },
