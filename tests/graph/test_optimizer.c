@@ -118,7 +118,8 @@ static void make_network(network *n, qn_device *dev, uint32_t seed, int frozen)
              qn_constant(g, "table", QN_F32, QN_SHAPE(2, 2), table));
     free(groups);
     assert_ok(qn_graph_status(g));
-    assert_ok(qn_plan_create(g, &(qn_plan_opts){ .outputs = &n->loss, .output_count = 1 }, &n->plan));
+    assert_ok(
+        qn_plan_create(g, &(qn_plan_opts){ .outputs = &n->loss, .output_count = 1 }, &n->plan));
 }
 
 static void free_network(network *n)
@@ -136,7 +137,11 @@ static void train(network *n, int steps, float *first, float *last)
 {
     const qn_adam adam = { .beta1 = 0.9, .beta2 = 0.99, .epsilon = 1e-8, .clip = 1 };
     const qn_schedule rate = {
-        .decay = QN_DECAY_COSINE, .peak = 0.02, .floor = 1e-3, .warmup = 10, .steps = steps,
+        .decay = QN_DECAY_COSINE,
+        .peak = 0.02,
+        .floor = 1e-3,
+        .warmup = 10,
+        .steps = steps,
     };
     for (int step = 1; step <= steps; step++) {
         float hyper[QN_ADAM_HYPER];
@@ -161,7 +166,8 @@ static void a_network_learns(void **state)
     float first, last;
     make_network(&n, qn_test_device(), 5, -1);
     train(&n, 400, &first, &last);
-    if (!(last < 0.01f * first)) fail_msg("loss %g at first, %g at last", (double)first, (double)last);
+    if (!(last < 0.01f * first))
+        fail_msg("loss %g at first, %g at last", (double)first, (double)last);
     free_network(&n);
 }
 
@@ -238,7 +244,7 @@ static void a_store_larger_than_a_binding_is_stepped(void **state)
         int64_t blocks;
         int32_t group;
     } parts[] = {
-        { "most", edge - 1, -1 }, { "before", 1, 0 },           { "behind", 1, 0 },
+        { "most", edge - 1, -1 },   { "before", 1, 0 }, { "behind", 1, 0 },
         { "rest", behind - 2, -1 }, { "last", 1, 0 },
     };
     qn_store *s[4];

@@ -42,7 +42,10 @@ static void route(qn_device *dev, draws *d, const float *logits, int32_t seed, u
     const qn_tensor *z = qn_input(g, "z", QN_F32, QN_SHAPE(d->rows, d->experts));
     const qn_tensor *s = qn_input(g, "seed", QN_I32, QN_SCALAR);
     qn_route_opts opts = {
-        .choices = d->choices, .sampled = d->sampled, .seed = s, .stream = stream,
+        .choices = d->choices,
+        .sampled = d->sampled,
+        .seed = s,
+        .stream = stream,
     };
     qn_routing r = qn_route(g, z, &opts);
     const qn_tensor *out[] = { r.probs, r.gates, r.experts };
@@ -62,8 +65,7 @@ static void route(qn_device *dev, draws *d, const float *logits, int32_t seed, u
 static float *same_rows(int64_t rows, int64_t experts, const float *row)
 {
     float *z = room(rows * experts);
-    for (int64_t n = 0; n < rows; n++)
-        memcpy(z + n * experts, row, (size_t)experts * sizeof *row);
+    for (int64_t n = 0; n < rows; n++) memcpy(z + n * experts, row, (size_t)experts * sizeof *row);
     return z;
 }
 
@@ -148,7 +150,8 @@ static void the_best_are_taken_before_any_is_drawn(qn_device *dev)
     double w[5];
     weights_of(five, 5, w);
     double sum = w[1] + w[2] + w[4];
-    for (int e = 0; e < 5; e++) assert_frequency(count[e], d.rows, e == 3 || e == 0 ? 0 : w[e] / sum);
+    for (int e = 0; e < 5; e++)
+        assert_frequency(count[e], d.rows, e == 3 || e == 0 ? 0 : w[e] / sum);
     free_draws(&d);
     free(z);
 }

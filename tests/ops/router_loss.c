@@ -119,7 +119,12 @@ static void fill_one_for_all(qn_ref *t) // marginals of nearly 0 and nearly 1
     for (int64_t i = 0; i < t->count; i++) t->v[i] = i % width == 1 ? 12 : 0.5 * (double)(i % 3);
 }
 
-#define LOGITS(n, e, ...) { { .name = "logits", .shape = { 2, { n, e } }, __VA_ARGS__ } }
+#define LOGITS(n, e, ...)                                                                          \
+    {                                                                                              \
+        {                                                                                          \
+            .name = "logits", .shape = { 2, { n, e } }, __VA_ARGS__                                \
+        }                                                                                          \
+    }
 #define DISTINCT(range) .gen = QN_GEN_DISTINCT, .lo = -(range), .hi = range
 #define CASE(label, k, which, ...)                                                                 \
     {                                                                                              \
@@ -128,8 +133,8 @@ static void fill_one_for_all(qn_ref *t) // marginals of nearly 0 and nearly 1
     }
 #define EACH_KIND(label, k, ...)                                                                   \
     CASE("mi_" label, k, QN_ROUTER_MI, __VA_ARGS__),                                               \
-    CASE("switch_" label, k, QN_ROUTER_SWITCH, __VA_ARGS__),                                       \
-    CASE("concentration_" label, k, QN_ROUTER_CONCENTRATION, __VA_ARGS__)
+        CASE("switch_" label, k, QN_ROUTER_SWITCH, __VA_ARGS__),                                   \
+        CASE("concentration_" label, k, QN_ROUTER_CONCENTRATION, __VA_ARGS__)
 
 static const qn_case cases[] = {
     EACH_KIND("1x1", 1, LOGITS(1, 1, DISTINCT(1), .grad = true)),
@@ -275,7 +280,8 @@ static void refuse_dloss(qn_graph *g)
 }
 
 static const qn_refusal grad_refusals[] = {
-    { "dloss", QN_ERR_INVALID, "gradient of the loss (d) has shape [2], expected []", refuse_dloss },
+    { "dloss", QN_ERR_INVALID, "gradient of the loss (d) has shape [2], expected []",
+      refuse_dloss },
 };
 
 QN_OP_TEST(router_loss_grad, grad_cases, grad_refusals);
