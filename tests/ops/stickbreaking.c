@@ -270,6 +270,9 @@ static const qn_case cases[] = {
     PLAIN("t64_d4_27_pairs", 9, 64, 2, 3, 4, 1, .rem = true), // two blocks of pairs
     PLAIN("t33_d24_skip", 2, 33, 2, 1, 24, 1, .skip = true, .rem = true),
     PLAIN("t1_skip", 1, 1, 1, 1, 8, 1, .skip = true, .rem = true),
+    { .name = "t128_d64_slots2", .inputs = 3, .build = build, .ref = attend, .bench = true,
+      .in = { QUERY("q", 2, 128, 2, 2, 64, 1), KEYS("k", 2, 128, 2, 64), KEYS("v", 2, 128, 2, 64) },
+      SETUP(2, 128, 2, 128, 2, 64) },
     { .name = "k_is_v_t33_d40",
       .inputs = 2,
       .build = build,
@@ -338,6 +341,11 @@ static const qn_case cases_back[] = {
     PLAIN_BACK("t64_d4_27_pairs", 9, 64, 2, 3, 4, 1, 0),
     PLAIN_BACK("t2050_d1", 1, 2050, 1, 1, 1, 1, .scale = 0.01f), // two blocks of rows in any form
     PLAIN_BACK("t33_d24_skip", 2, 33, 2, 1, 24, 1, .skip = true),
+    { .name = "t128_d64_slots2", .inputs = 4, .build = build_back, .ref = attend_back,
+      .no_grad_ref = true, .bench = true,
+      .in = { QUERY("q", 2, 128, 2, 2, 64, 1), KEYS("k", 2, 128, 2, 64), KEYS("v", 2, 128, 2, 64),
+              DOUT(2, 128, 2, 2, 64) },
+      SETUP(2, 128, 2, 128, 2, 64) },
     { .name = "k_is_v_t130_d64",
       .inputs = 3,
       .build = build_back,
