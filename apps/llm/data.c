@@ -155,7 +155,7 @@ uint64_t qn_corpus_fingerprint(const qn_corpus *c)
     return h;
 }
 
-qn_result qn_corpus_split(const qn_corpus *c, double share, qn_text *train, qn_text *held)
+qn_result qn_corpus_split(const qn_corpus *c, double share, qn_slice *train, qn_slice *held)
 {
     size_t cut = c->size - (size_t)((double)c->size * share);
     const char *line = cut < c->size ? memchr(c->text + cut, '\n', c->size - cut) : NULL;
@@ -165,8 +165,8 @@ qn_result qn_corpus_split(const qn_corpus *c, double share, qn_text *train, qn_t
     if (cut == 0 || (share > 0 && cut == c->size))
         return qn_fail(QN_ERR_INVALID,
                        "a text of %zu bytes is too short to hold out a share of %g", c->size, share);
-    *train = (qn_text){ c->text, cut };
-    *held = (qn_text){ c->text + cut, c->size - cut };
+    *train = (qn_slice){ c->text, cut };
+    *held = (qn_slice){ c->text + cut, c->size - cut };
     return QN_OK;
 }
 

@@ -23,11 +23,11 @@ void qn_corpus_free(qn_corpus *c);
 uint64_t qn_corpus_fingerprint(const qn_corpus *c);
 // The last `share` of the text becomes *held (no copy), cut where a line begins; a text of one
 // document per file is cut likewise. Both parts hold at least one byte, or QN_ERR_INVALID.
-typedef struct qn_text {
+typedef struct qn_slice {
     const char *data;
     size_t size;
-} qn_text;
-qn_result qn_corpus_split(const qn_corpus *c, double share, qn_text *train, qn_text *held);
+} qn_slice;
+qn_result qn_corpus_split(const qn_corpus *c, double share, qn_slice *train, qn_slice *held);
 
 // The windows of T + 1 tokens that training reads, in an order that depends on the seed alone.
 typedef struct qn_windows {

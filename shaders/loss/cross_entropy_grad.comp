@@ -1,0 +1,32 @@
+// dx[r, v] = (exp(x[r, v] - log_sum[r]) - [v = label r]) g / count; 0 on rows that are not counted.
+#version 450
+#extension GL_GOOGLE_include_directive : require
+#include "types.glsl"
+#include "each.glsl"
+#include "reduce.glsl"
+#include "args.h"
+#include "args/cross_entropy_grad.h"
+#include "row_walk.glsl"
+
+BIND_T(0, x)
+BIND_R(1, labels, int)
+BIND_R(2, log_sum, float)
+BIND_R(3, count, float)
+BIND_R(4, g, float)
+BIND_OUT(5, dx)
+
+void main()
+{
+    float scale = g[0] / max(count[0], 1.0);
+    EACH_ROW(row) {
+        int label = labels[row];
+        bool counts = label >= 0 && uint(label) < a.width;
+        float shift = log_sum[row], s = counts ? scale : 0.0;
+        uint hit = counts ? row * a.width + uint(label) : 0xffffffffu;
+        EACH_IN_ROW(i, row) {
+            vec4 p = exp(LOAD_ROW(x, i, row, shift) - shift);
+            p -= vec4(equal(4 * i + uvec4(0, 1, 2, 3), uvec4(hit)));
+            STORE_ROW(dx, i, row, counts ? p * s : vec4(0.0));
+        }
+    }
+}

@@ -1,0 +1,29 @@
+// y[r, :] = softmax(x[r, :]) or its logarithm.
+#version 450
+#extension GL_GOOGLE_include_directive : require
+#include "types.glsl"
+#include "each.glsl"
+#include "reduce.glsl"
+#include "math.glsl"
+#include "args.h"
+#include "args/softmax.h"
+#include "row_walk.glsl"
+
+layout(constant_id = 3) const uint LOGARITHM = 0;
+
+BIND_T(0, x)
+BIND_OUT(1, y)
+
+#include "softmax.glsl"
+
+void main()
+{
+    EACH_ROW(row) {
+        vec2 t = row_softmax(row);
+        float scale = 1.0 / t.y, shift = log_exact(t.y);
+        EACH_IN_ROW(i, row) {
+            vec4 v = LOAD_ROW(x, i, row, t.x) - t.x;
+            STORE_ROW(y, i, row, LOGARITHM == 1 ? v - shift : exp(v) * scale);
+        }
+    }
+}

@@ -1,0 +1,15 @@
+// y = x widened to f32; x stored as f16 or bf16, packed.
+#version 450
+#extension GL_GOOGLE_include_directive : require
+#include "types.glsl"
+#include "each.glsl"
+#include "args.h"
+#include "args/widen.h"
+
+BIND_X(0, x)
+BIND_OUT(1, y)
+
+void main()
+{
+    EACH4(i, a.count) STORE4(y, i, LOADX4(x, i), a.count);
+}
