@@ -33,12 +33,12 @@ void qn_build_json(qn_json_writer *w)
     qn_json_put_end(w, '}');
 }
 
-void qn_build_text(qn_text *t)
+void qn_build_text(qn_textbuf *t)
 {
-    qn_text_printf(t, "quoin %s (", qn_version());
+    qn_textbuf_printf(t, "quoin %s (", qn_version());
     for (size_t i = 0; i < sizeof facts / sizeof *facts; i++) {
-        for (const char *s = facts[i].key; *s; s++) qn_text_printf(t, "%c", *s == '_' ? ' ' : *s);
-        qn_text_printf(t, ": %s, ", facts[i].value);
+        for (const char *s = facts[i].key; *s; s++) qn_textbuf_printf(t, "%c", *s == '_' ? ' ' : *s);
+        qn_textbuf_printf(t, ": %s, ", facts[i].value);
     }
-    qn_text_printf(t, "kernels: %d)\n", QN_KERNEL_COUNT);
+    qn_textbuf_printf(t, "kernels: %d)\n", QN_KERNEL_COUNT);
 }

@@ -35,7 +35,7 @@ static int run_man(const qn_cli *cli, const void *opts)
     (void)opts;
     const qn_command_row *row = cli->arg_count ? qn_command_find(cli->args[0]) : NULL;
     if (cli->arg_count && !row) return misspelt_command(cli);
-    qn_text t = { 0 };
+    qn_textbuf t = { 0 };
     qn_man_text(&t, row);
     return qn_print_text(stdout, &t);
 }
@@ -53,7 +53,7 @@ static int run_completion(const qn_cli *cli, const void *opts)
     (void)opts;
     int shell = qn_cli_word(cli);
     if (shell < 0) return QN_EXIT_MISUSED;
-    qn_text t = { 0 };
+    qn_textbuf t = { 0 };
     qn_completion_text(&t, (qn_shell)shell);
     return qn_print_text(stdout, &t);
 }
@@ -74,7 +74,7 @@ static int run_version(const qn_cli *cli, const void *opts)
 {
     (void)opts;
     if (!cli->json) {
-        qn_text t = { 0 };
+        qn_textbuf t = { 0 };
         qn_build_text(&t);
         return qn_print_text(stdout, &t);
     }

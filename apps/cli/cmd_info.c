@@ -118,10 +118,10 @@ static qn_result text_kernels(const qn_device *dev)
 
 static qn_result print_text(const found *f, const qn_device *dev, const info_opts *o)
 {
-    qn_text build = { 0 };
+    qn_textbuf build = { 0 };
     qn_build_text(&build);
-    printf("%s\n", qn_text_get(&build));
-    qn_text_free(&build);
+    printf("%s\n", qn_textbuf_get(&build));
+    qn_textbuf_free(&build);
     for (size_t i = 0; i < f->count; i++) {
         bool chosen = i == f->chosen;
         text_device(chosen ? qn_device_describe(dev) : &f->devices[i], i, chosen);
@@ -138,11 +138,11 @@ static qn_result print_text(const found *f, const qn_device *dev, const info_opt
 // Drivers name themselves; whatever bytes they use, the document stays valid.
 static void put_clean(qn_json_writer *w, const char *key, const char *s)
 {
-    qn_text t = { 0 };
-    qn_text_clean(&t, s);
-    if (t.failed && w->status == QN_OK) w->status = qn_text_status(&t);
-    qn_json_put_string(w, key, qn_text_get(&t));
-    qn_text_free(&t);
+    qn_textbuf t = { 0 };
+    qn_textbuf_clean(&t, s);
+    if (t.failed && w->status == QN_OK) w->status = qn_textbuf_status(&t);
+    qn_json_put_string(w, key, qn_textbuf_get(&t));
+    qn_textbuf_free(&t);
 }
 
 static void json_device(qn_json_writer *w, const qn_device_info *d, size_t index, bool chosen)

@@ -4,35 +4,35 @@
 #include <string.h>
 
 // s within single quotes of sh and zsh: ' becomes '\''.
-static void put_sh(qn_text *t, const char *s)
+static void put_sh(qn_textbuf *t, const char *s)
 {
     for (; *s; s++) {
         if (*s == '\'')
-            qn_text_puts(t, "'\\''");
+            qn_textbuf_puts(t, "'\\''");
         else
-            qn_text_add(t, s, 1);
+            qn_textbuf_add(t, s, 1);
     }
 }
 
 // s within single quotes of fish, which knows \' and \\ there.
-static void put_fish(qn_text *t, const char *s)
+static void put_fish(qn_textbuf *t, const char *s)
 {
     for (; *s; s++) {
-        if (*s == '\'' || *s == '\\') qn_text_puts(t, "\\");
-        qn_text_add(t, s, 1);
+        if (*s == '\'' || *s == '\\') qn_textbuf_puts(t, "\\");
+        qn_textbuf_add(t, s, 1);
     }
 }
 
 // "a|b" -> "a b"
-static void put_words(qn_text *t, const char *words)
+static void put_words(qn_textbuf *t, const char *words)
 {
-    for (; words && *words; words++) qn_text_add(t, *words == '|' ? " " : words, 1);
+    for (; words && *words; words++) qn_textbuf_add(t, *words == '|' ? " " : words, 1);
 }
 
-static void command_names(qn_text *t)
+static void command_names(qn_textbuf *t)
 {
     for (const qn_command_row *row = qn_commands; row->name; row++) {
-        qn_text_printf(t, "%s%s", row == qn_commands ? "" : " ", row->name);
+        qn_textbuf_printf(t, "%s%s", row == qn_commands ? "" : " ", row->name);
     }
 }
 
@@ -44,112 +44,112 @@ static bool takes_command(const qn_command *c)
 
 // ------------------------------------------------------------------------------------ bash
 
-static void bash_option_names(qn_text *t, const qn_opt *table)
+static void bash_option_names(qn_textbuf *t, const qn_opt *table)
 {
     for (const qn_opt *opt = table; opt && opt->name; opt++) {
-        qn_text_printf(t, " --%s", opt->name);
-        if (opt->letter) qn_text_printf(t, " -%c", opt->letter);
+        qn_textbuf_printf(t, " --%s", opt->name);
+        if (opt->letter) qn_textbuf_printf(t, " -%c", opt->letter);
     }
 }
 
 // One case per option with a value: what may follow it.
-static void bash_values(qn_text *t, const qn_opt *table, const char *command)
+static void bash_values(qn_textbuf *t, const qn_opt *table, const char *command)
 {
     for (const qn_opt *opt = table; opt && opt->name; opt++) {
         if (!qn_opt_has_value(opt)) continue;
-        qn_text_printf(t, "    %s:--%s", command, opt->name);
-        if (opt->letter) qn_text_printf(t, "|%s:-%c", command, opt->letter);
-        qn_text_puts(t, ") ");
+        qn_textbuf_printf(t, "    %s:--%s", command, opt->name);
+        if (opt->letter) qn_textbuf_printf(t, "|%s:-%c", command, opt->letter);
+        qn_textbuf_puts(t, ") ");
         if (opt->words) {
-            qn_text_puts(t, "COMPREPLY=($(compgen -W '");
+            qn_textbuf_puts(t, "COMPREPLY=($(compgen -W '");
             put_words(t, opt->words);
-            qn_text_puts(t, "' -- \"$cur\"))");
+            qn_textbuf_puts(t, "' -- \"$cur\"))");
         } else if (opt->type == QN_OPT_PATH) {
-            qn_text_puts(t, "compopt -o filenames; COMPREPLY=($(compgen -f -- \"$cur\"))");
+            qn_textbuf_puts(t, "compopt -o filenames; COMPREPLY=($(compgen -f -- \"$cur\"))");
         } else {
-            qn_text_puts(t, "COMPREPLY=()");
+            qn_textbuf_puts(t, "COMPREPLY=()");
         }
-        qn_text_puts(t, "; return ;;\n");
+        qn_textbuf_puts(t, "; return ;;\n");
     }
 }
 
-static void bash(qn_text *t)
+static void bash(qn_textbuf *t)
 {
-    qn_text_puts(t, "# bash completion for quoin; source it or put it in bash-completion's directory\n"
+    qn_textbuf_puts(t, "# bash completion for quoin; source it or put it in bash-completion's directory\n"
                     "_quoin() {\n"
                     "    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} cmd= i w\n"
                     "    for ((i = 1; i < COMP_CWORD; i++)); do\n"
                     "        w=${COMP_WORDS[i]}\n"
                     "        case \" ");
     command_names(t);
-    qn_text_puts(t, " \" in *\" $w \"*) cmd=$w; break ;; esac\n    done\n"
+    qn_textbuf_puts(t, " \" in *\" $w \"*) cmd=$w; break ;; esac\n    done\n"
                     "    case \"$cmd:$prev\" in\n");
     for (const qn_command_row *row = qn_commands; row->name; row++) {
         bash_values(t, row->command->options, row->name);
     }
     bash_values(t, qn_global_options, "*");
-    qn_text_puts(t, "    esac\n    case \"$cur\" in\n    -*)\n        case \"$cmd\" in\n");
+    qn_textbuf_puts(t, "    esac\n    case \"$cur\" in\n    -*)\n        case \"$cmd\" in\n");
     for (const qn_command_row *row = qn_commands; row->name; row++) {
         if (!row->command->options) continue;
-        qn_text_printf(t, "        %s) w='", row->name);
+        qn_textbuf_printf(t, "        %s) w='", row->name);
         bash_option_names(t, row->command->options);
-        qn_text_puts(t, "' ;;\n");
+        qn_textbuf_puts(t, "' ;;\n");
     }
-    qn_text_puts(t, "        *) w= ;;\n        esac\n        COMPREPLY=($(compgen -W \"$w");
+    qn_textbuf_puts(t, "        *) w= ;;\n        esac\n        COMPREPLY=($(compgen -W \"$w");
     bash_option_names(t, qn_global_options);
-    qn_text_puts(t, "\" -- \"$cur\"))\n        return ;;\n    esac\n    case \"$cmd\" in\n"
+    qn_textbuf_puts(t, "\" -- \"$cur\"))\n        return ;;\n    esac\n    case \"$cmd\" in\n"
                     "    '') COMPREPLY=($(compgen -W '");
     command_names(t);
-    qn_text_puts(t, "' -- \"$cur\")) ;;\n");
+    qn_textbuf_puts(t, "' -- \"$cur\")) ;;\n");
     for (const qn_command_row *row = qn_commands; row->name; row++) {
         const qn_command *c = row->command;
         if (!c->arg_words && !takes_command(c)) continue;
-        qn_text_printf(t, "    %s) COMPREPLY=($(compgen -W '", row->name);
+        qn_textbuf_printf(t, "    %s) COMPREPLY=($(compgen -W '", row->name);
         if (c->arg_words)
             put_words(t, c->arg_words);
         else
             command_names(t);
-        qn_text_puts(t, "' -- \"$cur\")) ;;\n");
+        qn_textbuf_puts(t, "' -- \"$cur\")) ;;\n");
     }
-    qn_text_puts(t, "    *) compopt -o filenames; COMPREPLY=($(compgen -f -- \"$cur\")) ;;\n    esac\n}\n"
+    qn_textbuf_puts(t, "    *) compopt -o filenames; COMPREPLY=($(compgen -f -- \"$cur\")) ;;\n    esac\n}\n"
                     "complete -F _quoin quoin\n");
 }
 
 // ------------------------------------------------------------------------------------ zsh
 
 // A description within [...] of an _arguments specification.
-static void zsh_description(qn_text *t, const char *s)
+static void zsh_description(qn_textbuf *t, const char *s)
 {
     for (; *s; s++) {
-        if (strchr("[]:\\", *s)) qn_text_puts(t, "\\");
+        if (strchr("[]:\\", *s)) qn_textbuf_puts(t, "\\");
         if (*s == '\'')
-            qn_text_puts(t, "'\\''");
+            qn_textbuf_puts(t, "'\\''");
         else
-            qn_text_add(t, s, 1);
+            qn_textbuf_add(t, s, 1);
     }
 }
 
-static void zsh_option(qn_text *t, const qn_opt *opt, const char *prefix, const char *name)
+static void zsh_option(qn_textbuf *t, const qn_opt *opt, const char *prefix, const char *name)
 {
     bool again = opt->type == QN_OPT_LIST || opt->type == QN_OPT_COUNT;
-    qn_text_printf(t, " \\\n        '%s%s%s%s[", again ? "*" : "", prefix, name,
+    qn_textbuf_printf(t, " \\\n        '%s%s%s%s[", again ? "*" : "", prefix, name,
                    qn_opt_has_value(opt) ? (prefix[1] ? "=" : "+") : "");
     zsh_description(t, opt->help);
-    qn_text_puts(t, "]");
+    qn_textbuf_puts(t, "]");
     if (qn_opt_has_value(opt)) {
-        qn_text_puts(t, ":value:");
+        qn_textbuf_puts(t, ":value:");
         if (opt->words) {
-            qn_text_puts(t, "(");
+            qn_textbuf_puts(t, "(");
             put_words(t, opt->words);
-            qn_text_puts(t, ")");
+            qn_textbuf_puts(t, ")");
         } else if (opt->type == QN_OPT_PATH) {
-            qn_text_puts(t, "_files");
+            qn_textbuf_puts(t, "_files");
         }
     }
-    qn_text_puts(t, "'");
+    qn_textbuf_puts(t, "'");
 }
 
-static void zsh_options(qn_text *t, const qn_opt *table)
+static void zsh_options(qn_textbuf *t, const qn_opt *table)
 {
     for (const qn_opt *opt = table; opt && opt->name; opt++) {
         zsh_option(t, opt, "--", opt->name);
@@ -157,67 +157,67 @@ static void zsh_options(qn_text *t, const qn_opt *table)
     }
 }
 
-static void zsh(qn_text *t)
+static void zsh(qn_textbuf *t)
 {
-    qn_text_puts(t, "#compdef quoin\n"
+    qn_textbuf_puts(t, "#compdef quoin\n"
                     "_quoin() {\n"
                     "    local context state state_descr line\n    typeset -A opt_args\n"
                     "    local -a commands=(\n");
     for (const qn_command_row *row = qn_commands; row->name; row++) {
-        qn_text_printf(t, "        '%s:", row->name);
+        qn_textbuf_printf(t, "        '%s:", row->name);
         put_sh(t, row->summary);
-        qn_text_puts(t, "'\n");
+        qn_textbuf_puts(t, "'\n");
     }
-    qn_text_puts(t, "    )\n    _arguments -C");
+    qn_textbuf_puts(t, "    )\n    _arguments -C");
     zsh_options(t, qn_global_options);
-    qn_text_puts(t, " \\\n        '1:command:->command' '*::argument:->argument'\n"
+    qn_textbuf_puts(t, " \\\n        '1:command:->command' '*::argument:->argument'\n"
                     "    case $state in\n    command) _describe command commands ;;\n"
                     "    argument)\n        case $line[1] in\n");
     for (const qn_command_row *row = qn_commands; row->name; row++) {
         const qn_command *c = row->command;
-        qn_text_printf(t, "        %s)\n        _arguments", row->name);
+        qn_textbuf_printf(t, "        %s)\n        _arguments", row->name);
         zsh_options(t, c->options);
         zsh_options(t, qn_global_options);
         if (c->arg_words || takes_command(c)) {
-            qn_text_puts(t, " \\\n        '1:argument:(");
+            qn_textbuf_puts(t, " \\\n        '1:argument:(");
             if (c->arg_words)
                 put_words(t, c->arg_words);
             else
                 command_names(t);
-            qn_text_puts(t, ")'");
+            qn_textbuf_puts(t, ")'");
         }
-        qn_text_puts(t, c->args_max == 0 ? " ;;\n" : " \\\n        '*:file:_files' ;;\n");
+        qn_textbuf_puts(t, c->args_max == 0 ? " ;;\n" : " \\\n        '*:file:_files' ;;\n");
     }
-    qn_text_puts(t, "        esac ;;\n    esac\n}\n"
+    qn_textbuf_puts(t, "        esac ;;\n    esac\n}\n"
                     "if [ \"$funcstack[1]\" = _quoin ]; then _quoin \"$@\"; else compdef _quoin quoin; fi\n");
 }
 
 // ------------------------------------------------------------------------------------ fish
 
-static void fish_options(qn_text *t, const qn_opt *table, const char *condition)
+static void fish_options(qn_textbuf *t, const qn_opt *table, const char *condition)
 {
     for (const qn_opt *opt = table; opt && opt->name; opt++) {
-        qn_text_printf(t, "complete -c quoin%s -l %s", condition, opt->name);
-        if (opt->letter) qn_text_printf(t, " -s %c", opt->letter);
-        if (qn_opt_has_value(opt)) qn_text_puts(t, opt->type == QN_OPT_PATH ? " -r -F" : " -x");
+        qn_textbuf_printf(t, "complete -c quoin%s -l %s", condition, opt->name);
+        if (opt->letter) qn_textbuf_printf(t, " -s %c", opt->letter);
+        if (qn_opt_has_value(opt)) qn_textbuf_puts(t, opt->type == QN_OPT_PATH ? " -r -F" : " -x");
         if (opt->words) {
-            qn_text_puts(t, " -a '");
+            qn_textbuf_puts(t, " -a '");
             put_words(t, opt->words);
-            qn_text_puts(t, "'");
+            qn_textbuf_puts(t, "'");
         }
-        qn_text_puts(t, " -d '");
+        qn_textbuf_puts(t, " -d '");
         put_fish(t, opt->help);
-        qn_text_puts(t, "'\n");
+        qn_textbuf_puts(t, "'\n");
     }
 }
 
-static void fish(qn_text *t)
+static void fish(qn_textbuf *t)
 {
-    qn_text_puts(t, "# fish completion for quoin\n");
+    qn_textbuf_puts(t, "# fish completion for quoin\n");
     for (const qn_command_row *row = qn_commands; row->name; row++) {
-        qn_text_printf(t, "complete -c quoin -n __fish_use_subcommand -f -a %s -d '", row->name);
+        qn_textbuf_printf(t, "complete -c quoin -n __fish_use_subcommand -f -a %s -d '", row->name);
         put_fish(t, row->summary);
-        qn_text_puts(t, "'\n");
+        qn_textbuf_puts(t, "'\n");
     }
     fish_options(t, qn_global_options, "");
     for (const qn_command_row *row = qn_commands; row->name; row++) {
@@ -226,18 +226,18 @@ static void fish(qn_text *t)
         snprintf(condition, sizeof condition, " -n '__fish_seen_subcommand_from %s'", row->name);
         fish_options(t, c->options, condition);
         if (!c->arg_words && !takes_command(c)) continue;
-        qn_text_printf(t, "complete -c quoin%s -f -a '", condition);
+        qn_textbuf_printf(t, "complete -c quoin%s -f -a '", condition);
         if (c->arg_words)
             put_words(t, c->arg_words);
         else
             command_names(t);
-        qn_text_puts(t, "'\n");
+        qn_textbuf_puts(t, "'\n");
     }
 }
 
-void qn_completion_text(qn_text *t, qn_shell shell)
+void qn_completion_text(qn_textbuf *t, qn_shell shell)
 {
-    static void (*const scripts[])(qn_text *) = {
+    static void (*const scripts[])(qn_textbuf *) = {
         [QN_SHELL_BASH] = bash, [QN_SHELL_ZSH] = zsh, [QN_SHELL_FISH] = fish,
     };
     scripts[shell](t);

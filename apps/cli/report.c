@@ -38,40 +38,40 @@ static bool is_missing(const qn_value *v)
     return v->kind == QN_VALUE_NONE || (v->kind == QN_VALUE_TEXT && !v->text);
 }
 
-static void put_text(qn_text *t, const qn_column *c, const qn_value *v)
+static void put_text(qn_textbuf *t, const qn_column *c, const qn_value *v)
 {
     char size[24];
     if (is_missing(v))
-        qn_text_puts(t, "-");
+        qn_textbuf_puts(t, "-");
     else if (v->kind == QN_VALUE_TEXT)
-        qn_text_puts(t, v->text);
+        qn_textbuf_puts(t, v->text);
     else if (v->kind == QN_VALUE_REAL)
-        qn_text_printf(t, "%.*g", c->digits ? c->digits : 4, v->real);
+        qn_textbuf_printf(t, "%.*g", c->digits ? c->digits : 4, v->real);
     else if (c->type == QN_COLUMN_BYTES)
-        qn_text_puts(t, qn_format_size((uint64_t)v->integer, size, sizeof size));
+        qn_textbuf_puts(t, qn_format_size((uint64_t)v->integer, size, sizeof size));
     else if (c->type == QN_COLUMN_BOOL)
-        qn_text_puts(t, v->integer ? "yes" : "no");
+        qn_textbuf_puts(t, v->integer ? "yes" : "no");
     else
-        qn_text_printf(t, "%" PRId64, v->integer);
+        qn_textbuf_printf(t, "%" PRId64, v->integer);
 }
 
-static void put_csv(qn_text *t, const qn_column *c, const qn_value *v)
+static void put_csv(qn_textbuf *t, const qn_column *c, const qn_value *v)
 {
     if (is_missing(v)) return;
     if (v->kind == QN_VALUE_REAL) {
-        if (isfinite(v->real)) qn_text_printf(t, "%.17g", v->real);
+        if (isfinite(v->real)) qn_textbuf_printf(t, "%.17g", v->real);
     } else if (v->kind == QN_VALUE_INT && c->type == QN_COLUMN_BOOL) {
-        qn_text_puts(t, v->integer ? "true" : "false");
+        qn_textbuf_puts(t, v->integer ? "true" : "false");
     } else if (v->kind == QN_VALUE_INT) {
-        qn_text_printf(t, "%" PRId64, v->integer);
+        qn_textbuf_printf(t, "%" PRId64, v->integer);
     } else if (!strpbrk(v->text, ",\"\r\n")) {
-        qn_text_puts(t, v->text);
+        qn_textbuf_puts(t, v->text);
     } else {
-        qn_text_puts(t, "\"");
+        qn_textbuf_puts(t, "\"");
         for (const char *s = v->text; *s; s++) {
-            qn_text_add(t, *s == '"' ? "\"\"" : s, *s == '"' ? 2 : 1);
+            qn_textbuf_add(t, *s == '"' ? "\"\"" : s, *s == '"' ? 2 : 1);
         }
-        qn_text_puts(t, "\"");
+        qn_textbuf_puts(t, "\"");
     }
 }
 
@@ -80,11 +80,11 @@ static void put_json(qn_json_writer *w, const qn_column *c, const qn_value *v)
     if (is_missing(v)) {
         qn_json_put_null(w, c->key);
     } else if (v->kind == QN_VALUE_TEXT) {
-        qn_text clean = { 0 };
-        qn_text_clean(&clean, v->text);
-        if (clean.failed && w->status == QN_OK) w->status = qn_text_status(&clean);
-        qn_json_put_string(w, c->key, qn_text_get(&clean));
-        qn_text_free(&clean);
+        qn_textbuf clean = { 0 };
+        qn_textbuf_clean(&clean, v->text);
+        if (clean.failed && w->status == QN_OK) w->status = qn_textbuf_status(&clean);
+        qn_json_put_string(w, c->key, qn_textbuf_get(&clean));
+        qn_textbuf_free(&clean);
     } else if (v->kind == QN_VALUE_REAL && isfinite(v->real)) {
         qn_json_put_number(w, c->key, v->real);
     } else if (v->kind == QN_VALUE_REAL) {
@@ -98,21 +98,21 @@ static void put_json(qn_json_writer *w, const qn_column *c, const qn_value *v)
 
 // ------------------------------------------------------------------------------------ rows
 
-static qn_result write_out(qn_report *r, qn_text *t)
+static qn_result write_out(qn_report *r, qn_textbuf *t)
 {
-    qn_result status = qn_text_status(t);
-    if (status == QN_OK) fputs(qn_text_get(t), r->out);
-    qn_text_free(t);
+    qn_result status = qn_textbuf_status(t);
+    if (status == QN_OK) fputs(qn_textbuf_get(t), r->out);
+    qn_textbuf_free(t);
     return status;
 }
 
 static qn_result write_header(qn_report *r)
 {
-    qn_text t = { 0 };
+    qn_textbuf t = { 0 };
     for (size_t i = 0; i < r->count; i++) {
-        qn_text_printf(&t, "%s%s", i ? "," : "", r->columns[i].key);
+        qn_textbuf_printf(&t, "%s%s", i ? "," : "", r->columns[i].key);
     }
-    qn_text_puts(&t, "\n");
+    qn_textbuf_puts(&t, "\n");
     return write_out(r, &t);
 }
 
@@ -132,11 +132,11 @@ static qn_result keep_cell(qn_report *r, const char *text)
 static qn_result keep_row(qn_report *r, const qn_value *values)
 {
     for (size_t i = 0; i < r->count; i++) {
-        qn_text t = { 0 };
+        qn_textbuf t = { 0 };
         put_text(&t, &r->columns[i], &values[i]);
-        qn_result status = qn_text_status(&t);
-        if (status == QN_OK) status = keep_cell(r, qn_text_get(&t));
-        qn_text_free(&t);
+        qn_result status = qn_textbuf_status(&t);
+        if (status == QN_OK) status = keep_cell(r, qn_textbuf_get(&t));
+        qn_textbuf_free(&t);
         QN_TRY(status);
     }
     return QN_OK;
@@ -144,12 +144,12 @@ static qn_result keep_row(qn_report *r, const qn_value *values)
 
 static qn_result write_csv(qn_report *r, const qn_value *values)
 {
-    qn_text t = { 0 };
+    qn_textbuf t = { 0 };
     for (size_t i = 0; i < r->count; i++) {
-        if (i) qn_text_puts(&t, ",");
+        if (i) qn_textbuf_puts(&t, ",");
         put_csv(&t, &r->columns[i], &values[i]);
     }
-    qn_text_puts(&t, "\n");
+    qn_textbuf_puts(&t, "\n");
     return write_out(r, &t);
 }
 
@@ -187,12 +187,12 @@ qn_result qn_report_row(qn_report *r, const qn_value *values)
 
 // ------------------------------------------------------------------------------------ text
 
-static void add_cell(qn_text *t, const char *cell, size_t width, bool right, bool last)
+static void add_cell(qn_textbuf *t, const char *cell, size_t width, bool right, bool last)
 {
-    size_t pad = width - qn_text_columns(cell);
-    if (right) qn_text_printf(t, "%*s", (int)pad, "");
-    qn_text_puts(t, cell);
-    if (!last) qn_text_printf(t, "%*s", (int)(right ? 2 : pad + 2), "");
+    size_t pad = width - qn_textbuf_columns(cell);
+    if (right) qn_textbuf_printf(t, "%*s", (int)pad, "");
+    qn_textbuf_puts(t, cell);
+    if (!last) qn_textbuf_printf(t, "%*s", (int)(right ? 2 : pad + 2), "");
 }
 
 static qn_result write_text(qn_report *r)
@@ -200,12 +200,12 @@ static qn_result write_text(qn_report *r)
     if (!r->count) return QN_OK;
     size_t *widths = qn_arena_alloc(&r->arena, r->count * sizeof *widths);
     if (!widths) return qn_no_memory(r->count * sizeof *widths);
-    for (size_t i = 0; i < r->count; i++) widths[i] = qn_text_columns(r->columns[i].key);
+    for (size_t i = 0; i < r->count; i++) widths[i] = qn_textbuf_columns(r->columns[i].key);
     for (size_t i = 0; i < r->cell_count; i++) {
-        size_t n = qn_text_columns(r->cells[i]);
+        size_t n = qn_textbuf_columns(r->cells[i]);
         if (n > widths[i % r->count]) widths[i % r->count] = n;
     }
-    qn_text t = { 0 };
+    qn_textbuf t = { 0 };
     for (size_t i = 0; i < r->count; i++) {
         char *heading = qn_arena_printf(&r->arena, "%s", r->columns[i].key);
         if (!heading) t.failed = true;
@@ -213,12 +213,12 @@ static qn_result write_text(qn_report *r)
         add_cell(&t, heading ? heading : "", widths[i], r->columns[i].type != QN_COLUMN_TEXT,
                  i + 1 == r->count);
     }
-    qn_text_puts(&t, "\n");
+    qn_textbuf_puts(&t, "\n");
     for (size_t i = 0; i < r->cell_count; i++) {
         size_t column = i % r->count;
         bool right = r->columns[column].type != QN_COLUMN_TEXT, last = column + 1 == r->count;
         add_cell(&t, r->cells[i], widths[column], right, last);
-        if (last) qn_text_puts(&t, "\n");
+        if (last) qn_textbuf_puts(&t, "\n");
     }
     return write_out(r, &t);
 }

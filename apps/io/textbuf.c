@@ -7,7 +7,7 @@
 #include <stdarg.h>
 #include <string.h>
 
-static bool make_room(qn_text *t, size_t more)
+static bool make_room(qn_textbuf *t, size_t more)
 {
     if (t->failed) return false;
     if (more > SIZE_MAX - t->size - 1 ||
@@ -18,7 +18,7 @@ static bool make_room(qn_text *t, size_t more)
     return true;
 }
 
-void qn_text_add(qn_text *t, const void *bytes, size_t size)
+void qn_textbuf_add(qn_textbuf *t, const void *bytes, size_t size)
 {
     if (!make_room(t, size)) return;
     memcpy(t->data + t->size, bytes, size);
@@ -26,12 +26,12 @@ void qn_text_add(qn_text *t, const void *bytes, size_t size)
     t->data[t->size] = 0;
 }
 
-void qn_text_puts(qn_text *t, const char *s)
+void qn_textbuf_puts(qn_textbuf *t, const char *s)
 {
-    qn_text_add(t, s, strlen(s));
+    qn_textbuf_add(t, s, strlen(s));
 }
 
-void qn_text_printf(qn_text *t, const char *fmt, ...)
+void qn_textbuf_printf(qn_textbuf *t, const char *fmt, ...)
 {
     va_list ap, again;
     va_start(ap, fmt);
@@ -45,7 +45,7 @@ void qn_text_printf(qn_text *t, const char *fmt, ...)
     va_end(again);
 }
 
-size_t qn_text_columns(const char *s)
+size_t qn_textbuf_columns(const char *s)
 {
     size_t columns = 0;
     for (size_t n = strlen(s); n; columns++) {
@@ -59,11 +59,11 @@ size_t qn_text_columns(const char *s)
 
 #define REPLACEMENT "\xef\xbf\xbd" // U+FFFD
 
-void qn_text_clean(qn_text *t, const char *s)
+void qn_textbuf_clean(qn_textbuf *t, const char *s)
 {
     for (size_t n = strlen(s); n;) {
         size_t length = qn_utf8_char(s, n, NULL);
-        qn_text_add(t, length ? s : REPLACEMENT, length ? length : strlen(REPLACEMENT));
+        qn_textbuf_add(t, length ? s : REPLACEMENT, length ? length : strlen(REPLACEMENT));
         if (!length) length = 1;
         s += length;
         n -= length;
@@ -76,7 +76,7 @@ static bool is_xml(uint32_t c)
     return (c >= 0x20 && c != 0x7f && c != 0xfffe && c != 0xffff) || c == '\t' || c == '\n';
 }
 
-void qn_text_xml(qn_text *t, const char *s)
+void qn_textbuf_xml(qn_textbuf *t, const char *s)
 {
     for (size_t n = strlen(s); n;) {
         uint32_t c = 0;
@@ -88,35 +88,35 @@ void qn_text_xml(qn_text *t, const char *s)
                              : c == '\'' ? "&#39;"
                                          : NULL;
         if (entity)
-            qn_text_puts(t, entity);
+            qn_textbuf_puts(t, entity);
         else if (!length || !is_xml(c))
-            qn_text_puts(t, REPLACEMENT);
+            qn_textbuf_puts(t, REPLACEMENT);
         else
-            qn_text_add(t, s, length);
+            qn_textbuf_add(t, s, length);
         if (!length) length = 1;
         s += length;
         n -= length;
     }
 }
 
-const char *qn_text_get(const qn_text *t)
+const char *qn_textbuf_get(const qn_textbuf *t)
 {
     return t->data ? t->data : "";
 }
 
-qn_result qn_text_status(const qn_text *t)
+qn_result qn_textbuf_status(const qn_textbuf *t)
 {
     return t->failed ? qn_no_memory(t->size) : QN_OK;
 }
 
-qn_result qn_text_save(const qn_text *t, const char *path)
+qn_result qn_textbuf_save(const qn_textbuf *t, const char *path)
 {
-    QN_TRY(qn_text_status(t));
-    return qn_write_file(path, qn_text_get(t), t->size);
+    QN_TRY(qn_textbuf_status(t));
+    return qn_write_file(path, qn_textbuf_get(t), t->size);
 }
 
-void qn_text_free(qn_text *t)
+void qn_textbuf_free(qn_textbuf *t)
 {
     qn_free(t->data);
-    *t = (qn_text){ 0 };
+    *t = (qn_textbuf){ 0 };
 }

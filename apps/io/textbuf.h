@@ -7,28 +7,28 @@
 
 #include <stdio.h>
 
-typedef struct qn_text {
+typedef struct qn_textbuf {
     char *data; // NUL-terminated once anything was added; NULL before
     size_t size, capacity;
     bool failed;
-} qn_text;
+} qn_textbuf;
 
-QN_API void qn_text_add(qn_text *t, const void *bytes, size_t size);
-QN_API void qn_text_puts(qn_text *t, const char *s);
-QN_API void qn_text_printf(qn_text *t, const char *fmt, ...) QN_PRINTF(2, 3);
+QN_API void qn_textbuf_add(qn_textbuf *t, const void *bytes, size_t size);
+QN_API void qn_textbuf_puts(qn_textbuf *t, const char *s);
+QN_API void qn_textbuf_printf(qn_textbuf *t, const char *fmt, ...) QN_PRINTF(2, 3);
 // s with bytes that are not UTF-8 replaced by U+FFFD.
-QN_API void qn_text_clean(qn_text *t, const char *s);
+QN_API void qn_textbuf_clean(qn_textbuf *t, const char *s);
 // s for XML text and attribute values; control characters and broken UTF-8 become U+FFFD.
-QN_API void qn_text_xml(qn_text *t, const char *s);
+QN_API void qn_textbuf_xml(qn_textbuf *t, const char *s);
 // The content, "" when empty.
-QN_API const char *qn_text_get(const qn_text *t);
+QN_API const char *qn_textbuf_get(const qn_textbuf *t);
 // QN_OK, or QN_ERR_NO_MEMORY with its message.
-QN_API qn_result qn_text_status(const qn_text *t);
+QN_API qn_result qn_textbuf_status(const qn_textbuf *t);
 // Writes the content to `path` atomically.
-QN_API qn_result qn_text_save(const qn_text *t, const char *path);
-QN_API void qn_text_free(qn_text *t);
+QN_API qn_result qn_textbuf_save(const qn_textbuf *t, const char *path);
+QN_API void qn_textbuf_free(qn_textbuf *t);
 
 // Characters of s; a byte that belongs to none counts as one.
-QN_API size_t qn_text_columns(const char *s);
+QN_API size_t qn_textbuf_columns(const char *s);
 
 #endif

@@ -1,11 +1,6 @@
 // `quoin check` without the cases: registration, choice, counting, and both kinds of report.
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-
-#include <cmocka.h>
-
 #include "bench/check.h"
+#include "device.h"
 
 #include "fail.h"
 #include "mem.h"
@@ -197,9 +192,10 @@ static void json_survives_allocation_failure(void **state)
 
 int main(void)
 {
-    if (qn_context_create(NULL, &ctx) == QN_OK &&
-        qn_check_open(ctx, NULL, devs, &dev_count) != QN_OK)
-        qn_context_destroy(&ctx);
+    if (qn_context_create(NULL, &ctx) == QN_OK) {
+        if (qn_check_open(ctx, NULL, devs, &dev_count) != QN_OK) qn_context_destroy(&ctx);
+        qn_keep_drivers();
+    }
     if (!dev_count) fprintf(stderr, "no device: %s\n", qn_error_message());
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(needs_cases_and_devices),

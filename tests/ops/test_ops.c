@@ -1,11 +1,6 @@
 // Every row of graph/ops.def proved on this machine's device, with validation on.
 //   ops_ops [operation [part of a case's name]]
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-
-#include <cmocka.h>
-
+#include "device.h"
 #include "run.h"
 
 #include "mem.h"
@@ -13,9 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SKIPPED = 77 };
-
-static qn_device *devs[2];
+static qn_device *devs[2]; // both forms of every kernel
 static size_t dev_count;
 static const char *filter;
 
@@ -69,20 +62,12 @@ int main(int argc, char **argv)
         cmocka_set_test_filter(argv[1]);
         filter = argc > 2 ? argv[2] : NULL;
     }
-    qn_context *ctx;
-    qn_result r = qn_context_create(&(qn_context_opts){ .validate = true }, &ctx);
-    if (r == QN_OK) {
-        r = qn_check_open(ctx, NULL, devs, &dev_count);
-        if (r != QN_OK) qn_context_destroy(&ctx);
-    }
-    if (r != QN_OK) {
-        fprintf(stderr, "%s: %s\n", qn_result_name(r), qn_error_message());
-        return r == QN_ERR_NO_DEVICE ? SKIPPED : EXIT_FAILURE;
-    }
+    qn_device_or_skip();
+    devs[dev_count++] = qn_test_device();
+    if (qn_device_describe(devs[0])->kernel_class == QN_CLASS_FLAT)
+        devs[dev_count++] = qn_test_device_hiding(QN_CAP_SUBGROUP | QN_CAP_TEXEL);
     int failed = run_group();
-    uint64_t messages = qn_context_validation_messages(ctx);
-    for (size_t i = dev_count; i-- > 0;) qn_device_destroy(&devs[i]);
-    qn_context_destroy(&ctx);
-    if (messages) fprintf(stderr, "%llu validation messages\n", (unsigned long long)messages);
-    return failed || messages ? EXIT_FAILURE : EXIT_SUCCESS;
+    qn_keep_drivers();
+    if (dev_count > 1) qn_device_destroy(&devs[1]);
+    return failed + qn_device_finish() ? EXIT_FAILURE : EXIT_SUCCESS;
 }

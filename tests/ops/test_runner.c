@@ -1,11 +1,6 @@
 // The runner's own proof: operations and tables that are wrong in one way each must be caught, and
 // the message must say how. Right ones must pass.
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-
-#include <cmocka.h>
-
+#include "device.h"
 #include "op.h"
 #include "run_impl.h"
 
@@ -109,8 +104,8 @@ static void sixteen_bits_have_one_right_value(void **state)
             qn_ref ref = { .count = 1, .v = &value, .mag = &mag, .terms = 1 };
             verdict v;
             assert_string_equal(judge(&v, types[t], &word, &ref), "");
-            // Magnitudes so small that an f32 term may be flushed: neighbours are not told apart.
-            if (fabs(value) < 0x1p-125) continue;
+            // Where neighbours are nearer than the least normal f32 they are not told apart.
+            if (fabs(value) < 0x1p-115 && types[t] == QN_BF16) continue;
             uint16_t next = (uint16_t)(word + 1), last = (uint16_t)(word - 1);
             if ((next & 0x7fff) != 0) assert_true(judge(&v, types[t], &next, &ref)[0] != 0);
             if ((word & 0x7fff) != 0) assert_true(judge(&v, types[t], &last, &ref)[0] != 0);
@@ -609,12 +604,25 @@ static void a_filter_chooses_cases(void **state)
     qn_free(report.cases);
 }
 
+// Without a device the tests of judgement still run.
+static void open_devices(void)
+{
+    qn_device_opts opts = { .cache_dir = "" };
+    if (qn_context_create(NULL, &ctx) != QN_OK || qn_device_create(ctx, &opts, &devs[0]) != QN_OK) {
+        fprintf(stderr, "no device: %s\n", qn_error_message());
+        return;
+    }
+    dev_count = 1;
+    qn_keep_drivers();
+    opts.hide = QN_CAP_SUBGROUP | QN_CAP_TEXEL;
+    if (qn_device_describe(devs[0])->kernel_class == QN_CLASS_FLAT &&
+        qn_device_create(ctx, &opts, &devs[1]) == QN_OK)
+        dev_count = 2;
+}
+
 int main(void)
 {
-    if (qn_context_create(&(qn_context_opts){ .validate = true }, &ctx) == QN_OK &&
-        qn_check_open(ctx, NULL, devs, &dev_count) != QN_OK)
-        qn_context_destroy(&ctx);
-    if (!dev_count) fprintf(stderr, "no device: %s\n", qn_error_message());
+    open_devices();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(f32_tolerance_follows_terms_and_magnitude),
         cmocka_unit_test(nothing_but_numbers_passes_for_numbers),
