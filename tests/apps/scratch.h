@@ -3,6 +3,7 @@
 #define QN_TEST_SCRATCH_H
 
 #include "device.h"
+#include "fail.h"
 #include "mem.h"
 #include "platform.h"
 
