@@ -185,11 +185,11 @@ static qn_result allocate_set(qn_binder *b, VkDescriptorSetLayout layout, VkDesc
     return qn_vk_result(b->dev, r, "allocating a descriptor set");
 }
 
-static qn_result need_dummy(qn_binder *b)
+static qn_result need_dummy(qn_binder *b, bool write)
 {
-    if (b->dummy) return QN_OK;
-    qn_buffer_opts opts = { .size = QN_RANGE_ALIGN, .name = "dummy" };
-    return qn_buffer_create(b->dev, &opts, &b->dummy);
+    if (b->dummy[write]) return QN_OK;
+    qn_buffer_opts opts = { .size = QN_RANGE_ALIGN, .name = write ? "written dummy" : "dummy" };
+    return qn_buffer_create(b->dev, &opts, &b->dummy[write]);
 }
 
 qn_result qn_bind(qn_binder *b, const qn_dispatch *d, const qn_pipeline *p,
@@ -205,8 +205,9 @@ qn_result qn_bind(qn_binder *b, const qn_dispatch *d, const qn_pipeline *p,
         const qn_buffer *buffer = d->buffers[i].buffer;
         uint64_t offset = d->buffers[i].offset, size = sizes[i];
         if (!buffer) {
-            QN_TRY(need_dummy(b));
-            buffer = b->dummy;
+            bool write = qn_binding_writes(row, i);
+            QN_TRY(need_dummy(b, write));
+            buffer = b->dummy[write];
             offset = 0;
             size = buffer->size;
         }
@@ -238,7 +239,7 @@ void qn_binder_free(qn_binder *b)
         dev->vk.vkDestroyDescriptorPool(dev->handle, b->pools[i], NULL);
     for (size_t i = 0; i < b->view_capacity; i++)
         dev->vk.vkDestroyBufferView(dev->handle, b->views[i].handle, NULL);
-    qn_buffer_destroy(&b->dummy);
+    for (int i = 0; i < 2; i++) qn_buffer_destroy(&b->dummy[i]);
     qn_free(b->pools);
     qn_free(b->views);
     *b = (qn_binder){ 0 };

@@ -17,7 +17,7 @@ typedef struct qn_binder {
     size_t pool_count, pool_capacity;
     qn_view *views; // a hash table whose size is a power of two
     size_t view_count, view_capacity;
-    qn_buffer *dummy; // stands in for buffers that are not given
+    qn_buffer *dummy[2]; // stand in for buffers that are not given: read only; written
 } qn_binder;
 
 void qn_binder_free(qn_binder *b);

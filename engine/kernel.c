@@ -318,6 +318,7 @@ qn_result qn_kernel_get(qn_device *dev, const qn_dispatch *d, qn_pipeline *out)
     if (!key.group) key.group = DEFAULT_GROUP;
     memcpy(key.constants, d->constants, sizeof key.constants);
     QN_TRY(check_key(dev, row, &key));
+    if (dev->ctx->shader_dir) key.version = qn_reload_version(dev->ctx, row);
 
     qn_kernels *k = dev->kernels;
     device_row *at = &k->rows[d->kernel];

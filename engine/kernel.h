@@ -38,9 +38,17 @@ static inline bool qn_binding_is_texel(const qn_row *row, bool flat, uint32_t i)
     return flat && (row->bindings[i] == 't' || row->bindings[i] == 'x');
 }
 
+static inline bool qn_binding_writes(const qn_row *row, uint32_t i)
+{
+    return row->bindings[i] == 'w' || row->bindings[i] == 'b';
+}
+
 // reload.c: compiles a row from the context's shader directory. The words are the caller's to
 // free with qn_free().
 qn_result qn_reload_compile(const qn_context *ctx, const qn_row *row, bool flat,
                             qn_storage storage, uint32_t **words, size_t *size);
+
+// Changes when the row's source or an included file may have: compare for equality.
+uint64_t qn_reload_version(qn_context *ctx, const qn_row *row);
 
 #endif

@@ -256,7 +256,8 @@ static qn_result add_block(qn_device *dev, uint32_t type, uint64_t size, const c
     b->heap = h;
     b->size = block_size(dev, type, size);
     VkResult v = allocate(dev, b);
-    if (v != VK_SUCCESS && b->size > size) { // a smaller block may still fit
+    if (v == VK_ERROR_OUT_OF_DEVICE_MEMORY) { // others took it: be content with less
+        drop_empty_blocks(dev, h);
         b->size = size;
         v = allocate(dev, b);
     }

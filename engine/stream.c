@@ -188,9 +188,13 @@ static qn_result record_dispatch(qn_stream *s, const qn_dispatch *d)
     qn_access accesses[QN_MAX_BINDINGS];
     size_t count = 0;
     for (uint32_t i = 0; i < row->binding_count; i++) {
-        char letter = row->bindings[i];
-        if (!d->buffers[i].buffer) continue;
-        accesses[count++] = access_of(&d->buffers[i], sizes[i], letter == 'w' || letter == 'b');
+        bool write = qn_binding_writes(row, i);
+        if (d->buffers[i].buffer) {
+            accesses[count++] = access_of(&d->buffers[i], sizes[i], write);
+        } else if (write) {
+            qn_range dummy = { .buffer = s->binder.dummy[1] };
+            accesses[count++] = access_of(&dummy, dummy.buffer->size, write);
+        }
     }
     QN_TRY(order(s, cmd, accesses, count));
 

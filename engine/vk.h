@@ -24,6 +24,7 @@ struct qn_context {
     VkInstance instance;
     bool validate;
     char *shader_dir; // NULL: the embedded SPIR-V
+    atomic_uint_least64_t include_time, include_checked; // reload.c
     atomic_uint_least64_t messages;
     VkDebugUtilsMessengerEXT messenger;
     // VK_EXT_debug_utils; NULL where the extension is absent.

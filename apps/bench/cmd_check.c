@@ -1,9 +1,11 @@
 // check: every operation proved on the user's own driver.
 #include "bench/check.h"
 #include "cli/command.h"
+#include "llm/golden_command.h"
 #include "run.h"
 
 #include <stdio.h>
+#include <string.h>
 
 typedef struct check_opts {
     const char *filter;
@@ -33,6 +35,7 @@ static qn_result print_json(const qn_check_report *report)
 
 static int run(const qn_cli *cli, const void *opts)
 {
+    if (cli->arg_count && strcmp(cli->args[0], "golden") == 0) return qn_check_golden(cli);
     const check_opts *o = opts;
     qn_context *ctx = NULL;
     qn_device *devs[2] = { NULL };
@@ -71,15 +74,18 @@ static int run(const qn_cli *cli, const void *opts)
 }
 
 const qn_command qn_command_check = {
-    .args = "[OPERATION...]",
+    .args = "[OPERATION... | golden DIR...]",
     .args_max = -1,
     .about = "Runs every operation, forward and backward, on this machine's driver and compares it "
              "with a plain double-precision reference; the tolerances follow from the number of "
              "rounded terms and are not tuned. On a device that gets the flat forms of kernels "
              "the portable forms are proved as well.\n\n"
+             "`check golden` walks folders of tensors that an independent implementation has "
+             "computed (models, training traces, attention, expert mixtures, tokenizers), replays "
+             "every case it knows and prints the worst relative error and its tensor.\n\n"
              "Ends with status 1 when a case fails. The report, best with --json, names device, "
              "driver and every case, and is meant to be shared.",
-    .examples = "quoin check\nquoin check matmul softmax\nquoin check --json > report.json",
+    .examples = "quoin check\nquoin check matmul softmax\nquoin check golden tests/golden\nquoin check --json > report.json",
     .options = options,
     .opts_size = sizeof(check_opts),
     .run = run,

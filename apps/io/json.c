@@ -18,9 +18,12 @@
 #define DEFAULT_VALUES ((uint64_t)4 << 20)
 #define DEPTH_LIMIT 500 // below cJSON's own 1000
 
+#define SPELLED_NUL "\xC0\x80"
+
 struct qn_json_doc {
     char *name;
     cJSON *root;
+    bool nuls; // some string holds SPELLED_NUL
 };
 
 static pthread_once_t hooked = PTHREAD_ONCE_INIT;
@@ -137,6 +140,37 @@ static qn_result check_tree(const qn_json_doc *doc, cJSON *list)
     return r;
 }
 
+// Text behind the check, ready for the parser, which knows no NUL in strings.
+static char *spell_nuls(const char *text, size_t *size)
+{
+    char *out = qn_malloc(*size), *to = out;
+    if (!out) return NULL;
+    for (const char *p = text, *end = text + *size; p < end;) {
+        if (*p != '\\') {
+            *to++ = *p++;
+        } else if (!strncmp(p, "\\u0000", 6)) {
+            memcpy(to, SPELLED_NUL, 2);
+            to += 2;
+            p += 6;
+        } else {
+            *to++ = *p++;
+            *to++ = *p++;
+        }
+    }
+    *size = (size_t)(to - out);
+    return out;
+}
+
+static qn_result parse(qn_json_doc *doc, const char *text, size_t size)
+{
+    pthread_once(&hooked, hook);
+    char *spelled = doc->nuls ? spell_nuls(text, &size) : NULL;
+    if (doc->nuls && !spelled) return qn_no_memory(size);
+    doc->root = cJSON_ParseWithLength(spelled ? spelled : text, size);
+    qn_free(spelled);
+    return doc->root ? QN_OK : qn_no_memory(size); // the text itself is sound
+}
+
 static qn_result build(qn_json_doc *doc, const char *text, size_t size,
                        const qn_json_limits *limits)
 {
@@ -147,11 +181,10 @@ static qn_result build(qn_json_doc *doc, const char *text, size_t size,
         return qn_fail(QN_ERR_FORMAT, "%s: %zu bytes, expected at most %" PRIu64, doc->name, size,
                        size_limit);
     if (depth > DEPTH_LIMIT) depth = DEPTH_LIMIT;
-    QN_TRY(qn_json_scan(doc->name, text, size, depth, values));
-    size_t mark = size >= 3 && !memcmp(text, "\xEF\xBB\xBF", 3) ? 3 : 0;
-    pthread_once(&hooked, hook);
-    doc->root = cJSON_ParseWithLength(text + mark, size - mark);
-    if (!doc->root) return qn_no_memory(size); // the text itself is sound
+    size_t nuls = 0, mark = size >= 3 && !memcmp(text, "\xEF\xBB\xBF", 3) ? 3 : 0;
+    QN_TRY(qn_json_scan(doc->name, text, size, depth, values, &nuls));
+    doc->nuls = nuls;
+    QN_TRY(parse(doc, text + mark, size - mark));
     return check_tree(doc, doc->root);
 }
 
@@ -310,12 +343,19 @@ qn_result qn_json_bool(qn_json v, const char *key, bool *out)
     return QN_OK;
 }
 
-qn_result qn_json_string(qn_json v, const char *key, const char **out)
+qn_result qn_json_nul_string(qn_json v, const char *key, const char **out)
 {
     qn_json value = pick(v, key);
     if (qn_json_kind_of(value) != QN_JSON_STRING) return mismatch(v, key, "a string");
     *out = value.node->valuestring;
     return QN_OK;
+}
+
+qn_result qn_json_string(qn_json v, const char *key, const char **out)
+{
+    QN_TRY(qn_json_nul_string(v, key, out));
+    if (!v.doc->nuls || !strstr(*out, SPELLED_NUL)) return QN_OK;
+    return qn_json_fail(pick(v, key), "a NUL character, which is not supported here");
 }
 
 qn_result qn_json_array(qn_json v, const char *key, qn_json *out)

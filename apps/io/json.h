@@ -1,5 +1,5 @@
 // JSON with typed, checked access. The parser underneath is cJSON; this layer refuses what cJSON
-// lets pass (invalid UTF-8, duplicate keys, NUL in strings, sloppy numbers) and says where:
+// lets pass (invalid UTF-8, duplicate keys, sloppy numbers) and says where:
 //   config.json: line 3, column 14: found '}', expected a value
 //   config.json: n_layer: found "x", expected an integer of at least 1
 #ifndef QN_JSON_H
@@ -59,9 +59,13 @@ qn_json qn_json_find(qn_json object, const char *key);
 qn_result qn_json_int(qn_json v, const char *key, int64_t min, int64_t max, int64_t *out);
 qn_result qn_json_number(qn_json v, const char *key, double min, double max, double *out);
 qn_result qn_json_bool(qn_json v, const char *key, bool *out);
-qn_result qn_json_string(qn_json v, const char *key, const char **out);
+qn_result qn_json_string(qn_json v, const char *key, const char **out); // without NULs
 qn_result qn_json_array(qn_json v, const char *key, qn_json *out);
 qn_result qn_json_object(qn_json v, const char *key, qn_json *out);
+
+// A string that may hold NULs: in *out, as long as the document, each is the two bytes C0 80, which
+// occur in no other string since they are not UTF-8.
+qn_result qn_json_nul_string(qn_json v, const char *key, const char **out);
 
 // The same, with a value for members that are absent or null. Arrays and objects: *out is then
 // absent, and walking it visits nothing.

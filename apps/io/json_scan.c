@@ -12,8 +12,8 @@ typedef struct scan {
     const char *name;
     const uint8_t *text, *at, *end;
     uint32_t depth;
-    uint64_t values;
-    uint64_t value_limit;
+    uint64_t values, value_limit;
+    size_t nuls;
 } scan;
 
 static const char *found(const scan *s, char out[24])
@@ -74,7 +74,7 @@ static qn_result scan_hex4(scan *s, uint32_t *out)
     return QN_OK;
 }
 
-static qn_result scan_escape(scan *s)
+static qn_result scan_escape(scan *s, bool key)
 {
     const uint8_t *start = s->at - 1;
     if (s->at == s->end || !strchr("\"\\/bfnrtu", *s->at) || !*s->at)
@@ -89,14 +89,13 @@ static qn_result scan_escape(scan *s)
         s->at = start;
         return fail_at(s, "half a surrogate pair");
     }
-    s->at = unit ? s->at : start;
-    if (!unit) return fail_at(s, "a NUL character in a string, which is not supported");
-    if (unit < 0xDC00 || unit >= 0xE000) return QN_OK;
+    if (!unit) s->nuls++;
+    if (unit ? unit < 0xDC00 || unit >= 0xE000 : !key) return QN_OK;
     s->at = start;
-    return fail_at(s, "half a surrogate pair");
+    return fail_at(s, unit ? "half a surrogate pair" : "a NUL character in a key");
 }
 
-static qn_result scan_string(scan *s)
+static qn_result scan_string(scan *s, bool key)
 {
     if (!take(s, '"')) return expected(s, "a string");
     while (s->at < s->end) {
@@ -108,7 +107,7 @@ static qn_result scan_string(scan *s)
         if (c < 0x20) return expected(s, "no control character in a string");
         if (c == '\\') {
             s->at++;
-            QN_TRY(scan_escape(s));
+            QN_TRY(scan_escape(s, key));
             continue;
         }
         size_t length = qn_utf8_char(s->at, (size_t)(s->end - s->at), NULL);
@@ -163,7 +162,7 @@ static qn_result scan_list(scan *s, char close, uint32_t depth)
     for (;;) {
         skip_space(s);
         if (close == '}') {
-            QN_TRY(scan_string(s));
+            QN_TRY(scan_string(s, true));
             skip_space(s);
             if (!take(s, ':')) return expected(s, "':'");
         }
@@ -181,7 +180,7 @@ static qn_result scan_value(scan *s, uint32_t depth)
     switch (s->at < s->end ? *s->at : 0) {
     case '{': return scan_list(s, '}', depth);
     case '[': return scan_list(s, ']', depth);
-    case '"': return scan_string(s);
+    case '"': return scan_string(s, false);
     case 't': return scan_word(s, "true");
     case 'f': return scan_word(s, "false");
     case 'n': return scan_word(s, "null");
@@ -190,7 +189,7 @@ static qn_result scan_value(scan *s, uint32_t depth)
 }
 
 qn_result qn_json_scan(const char *name, const char *text, size_t size, uint32_t depth,
-                       uint64_t values)
+                       uint64_t values, size_t *nuls)
 {
     scan s = { .name = name, .depth = depth, .value_limit = values };
     s.text = s.at = (const uint8_t *)text;
@@ -198,5 +197,6 @@ qn_result qn_json_scan(const char *name, const char *text, size_t size, uint32_t
     if (size >= 3 && !memcmp(text, "\xEF\xBB\xBF", 3)) s.at += 3; // a byte order mark
     QN_TRY(scan_value(&s, depth));
     skip_space(&s);
+    *nuls = s.nuls;
     return s.at == s.end ? QN_OK : expected(&s, "nothing more");
 }

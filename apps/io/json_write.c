@@ -163,7 +163,7 @@ void qn_json_put_value(qn_json_writer *w, const char *key, qn_json v)
         qn_json_put_number(w, key, number);
         return;
     case QN_JSON_STRING:
-        qn_json_string(v, NULL, &text);
+        qn_json_nul_string(v, NULL, &text); // one with NULs is not UTF-8 and sticks as failure
         qn_json_put_string(w, key, text);
         return;
     case QN_JSON_ARRAY:

@@ -74,9 +74,9 @@ static qn_result decode_key(qn_tokenizer *t, const char *key, size_t size, qn_to
 
 qn_result qn_bpe_add_vocab(qn_tokenizer *t, const char *key, size_t size, int64_t id)
 {
-    qn_token *token;
+    qn_token *token = NULL;
     uint32_t found;
-    if (!size || size > QN_TOKEN_LIMIT)
+    if (!size || size > QN_TOKEN_BYTES_LIMIT)
         return qn_fail(QN_ERR_FORMAT, "a token of %zu bytes", size);
     QN_TRY(reserve(t, key, id, &token));
     if (token->key)
@@ -94,7 +94,7 @@ qn_result qn_bpe_add_vocab(qn_tokenizer *t, const char *key, size_t size, int64_
 
 qn_result qn_bpe_add_token(qn_tokenizer *t, const qn_added *a)
 {
-    qn_token *token;
+    qn_token *token = NULL;
     size_t size = strlen(a->content);
     if (!size || size > QN_ADDED_BYTES_LIMIT)
         return qn_fail(QN_ERR_FORMAT, "an added token of %zu bytes, expected 1 to %d", size,

@@ -276,6 +276,13 @@ bool qn_is_dir(const char *path)
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
+uint64_t qn_file_time(const char *path)
+{
+    struct stat st;
+    if (stat(path, &st) != 0) return 0;
+    return (uint64_t)st.st_mtim.tv_sec * 1000000000u + (uint64_t)st.st_mtim.tv_nsec;
+}
+
 qn_result qn_make_dirs(const char *path)
 {
     if (!path[0]) return qn_fail(QN_ERR_IO, "creating a directory: its path is empty");
@@ -286,7 +293,10 @@ qn_result qn_make_dirs(const char *path)
         if (*end != '/' && *end != 0) continue;
         bool last = *end == 0;
         *end = 0;
-        if (mkdir(p, 0777) != 0 && !qn_is_dir(p)) r = io_error("creating", p);
+        if (mkdir(p, 0777) != 0 && !qn_is_dir(p)) {
+            if (errno == EEXIST) errno = ENOTDIR;
+            r = io_error("creating", p);
+        }
         if (last) break;
         *end = '/';
     }

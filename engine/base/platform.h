@@ -35,6 +35,8 @@ QN_API void qn_atomic_abandon(qn_atomic_file **f);
 QN_API qn_result qn_make_dirs(const char *path);
 QN_API bool qn_file_exists(const char *path);
 QN_API bool qn_is_dir(const char *path);
+// When the file was last written, in nanoseconds of the system's clock; 0: there is none.
+QN_API uint64_t qn_file_time(const char *path);
 // Removes a directory and everything in it; a missing one is fine.
 QN_API qn_result qn_remove_tree(const char *path);
 // rename() with a sentence on failure. Replaces a file; `to` must not be a non-empty directory.

@@ -226,9 +226,9 @@ static qn_result record_repeat(qn_recorder *r, const qn_node *n)
     qn_shape x = n->in[0]->shape;
     uint32_t row = (uint32_t)x.dim[1] * 4, choices = (uint32_t)choices_of(n);
     combine_args args = { .width = (uint32_t)x.dim[1] };
-    const part parts[] = {
-        { NULL, 0 }, { NULL, 0 }, { n->in[0], row }, { n->out[0], choices * row }, { NULL, 0 },
-    };
+    // Without gates their gradient is not written; its binding must be writable all the same.
+    const part y = { n->out[0], choices * row };
+    const part parts[] = { { NULL, 0 }, { NULL, 0 }, { n->in[0], row }, y, y };
     return record_windows(r, n, QN_K_combine_grad, args, (uint64_t)x.dim[0], parts, 5);
 }
 

@@ -167,9 +167,10 @@ static qn_result dispatch(const block *b, qn_kernel portable, qn_kernel flat, qn
     return qn_record(b->r, &d);
 }
 
-// Columns of a tile of the kernels whose lanes hold columns: quads per lane.
+// Quads of columns per lane, in flat kernels whose lanes hold columns; otherwise 0.
 static uint32_t quads_per_lane(const block *b)
 {
+    if (!b->l.flat) return 0;
     return b->l.width > qn_recorder_device(b->r)->subgroup_size * 4 ? 2 : 1;
 }
 
@@ -189,21 +190,20 @@ static qn_result logits(block *b, qn_range plane, qn_range x, qn_range y, float 
         b, QN_K_stick_logits, QN_K_stick_logits_flat,
         (qn_dispatch){
             .buffers = { x, y, b->used, plane },
-            .constants = { l->width % 4 == 0, l->tile },
+            .constants = { l->width % 4 == 0, l->flat ? l->tile : 0 },
             .groups = { qn_div_up((uint64_t)l->keys, columns), qn_div_up(b->args.rows, l->tile) },
         });
 }
 
-// Plane W from plane Z.
-static qn_result weights(block *b, qn_range rem)
+// Plane W from plane Z; `rem` receives the left-over where STICK_REM is set.
+static qn_result weights(const block *b, qn_range rem)
 {
     const layout *l = &b->l;
-    if (rem.buffer) b->args.flags |= STICK_REM;
     uint32_t rows = b->args.rows, lanes = qn_recorder_device(b->r)->subgroup_size;
     return dispatch(b, QN_K_stick_weights, QN_K_stick_weights_flat,
                     (qn_dispatch){
                         .buffers = { b->planes[Z], b->used, b->keep, b->planes[W], rem },
-                        .constants = { b->keep.buffer != NULL, l->tile },
+                        .constants = { b->keep.buffer != NULL, l->flat ? l->tile : 0 },
                         .groups = { l->flat ? 1 : rows, l->flat ? qn_div_up(rows, lanes) : 1 },
                         .rounds = l->stride / 16 + 1,
                     });
@@ -218,7 +218,7 @@ static qn_result slopes(const block *b)
                     (qn_dispatch){
                         .buffers = { b->planes[Z], b->planes[W], b->planes[P], b->used, b->keep,
                                      b->planes[DZ] },
-                        .constants = { b->keep.buffer != NULL, l->tile },
+                        .constants = { b->keep.buffer != NULL, l->flat ? l->tile : 0 },
                         .groups = { l->flat ? 1 : rows, l->flat ? qn_div_up(rows, lanes) : 1 },
                         .rounds = l->stride / 16 + 1,
                     });
@@ -228,13 +228,14 @@ static qn_result slopes(const block *b)
 static qn_result mix(block *b, qn_range plane, qn_range y, qn_range out, float scale)
 {
     b->args.scale = scale;
-    return dispatch(b, QN_K_stick_mix, QN_K_stick_mix_flat,
-                    (qn_dispatch){
-                        .buffers = { plane, y, b->used, out },
-                        .constants = { b->l.width % 4 == 0, b->l.tile, quads_per_lane(b) },
-                        .groups = { column_groups(b), qn_div_up(b->args.rows, b->l.tile) },
-                        .rounds = b->l.stride / 4 + 1,
-                    });
+    return dispatch(
+        b, QN_K_stick_mix, QN_K_stick_mix_flat,
+        (qn_dispatch){
+            .buffers = { plane, y, b->used, out },
+            .constants = { b->l.width % 4 == 0, b->l.flat ? b->l.tile : 0, quads_per_lane(b) },
+            .groups = { column_groups(b), qn_div_up(b->args.rows, b->l.tile) },
+            .rounds = b->l.stride / 4 + 1,
+        });
 }
 
 // Key rows: out (+)= scale plane' x, the first block of rows overwriting.
@@ -296,6 +297,7 @@ static qn_result forward_block(block *b)
 {
     const qn_node *n = b->n;
     QN_TRY(logits(b, b->planes[Z], qn_at(b->r, n->in[Q]), qn_at(b->r, n->in[K]), scale_of(n)));
+    b->args.flags |= STICK_REM;
     QN_TRY(weights(b, qn_at(b->r, n->out[REM])));
     return mix(b, b->planes[W], qn_at(b->r, n->in[V]), qn_at(b->r, n->out[OUT]), 1);
 }
@@ -313,7 +315,7 @@ static qn_result backward_block(block *b)
     qn_range dout = qn_at(b->r, n->in[DOUT]);
     QN_TRY(logits(b, b->planes[Z], q, k, scale));
     QN_TRY(logits(b, b->planes[P], dout, v, 1));
-    QN_TRY(weights(b, (qn_range){ 0 }));
+    QN_TRY(weights(b, b->planes[DZ])); // bound, not written
     QN_TRY(slopes(b));
     QN_TRY(mix(b, b->planes[DZ], k, qn_at(b->r, n->out[DQ]), scale));
     QN_TRY(spread(b, b->planes[DZ], q, qn_at(b->r, n->out[DK]), scale));

@@ -11,7 +11,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-enum { MOST_KEYS = 640, SLACK = 20 };
+enum { MOST_KEYS = 2050, SLACK = 20 };
 
 typedef struct setup {
     int batch, tokens, slots, keys, heads, width;
@@ -267,6 +267,7 @@ static const qn_case cases[] = {
     PLAIN("t130_d16_spread", 1, 130, 2, 1, 16, 1, .scale = 0.02f, .rem = true),
     PLAIN("t130_d64_saturated", 1, 130, 1, 1, 64, 40, .rem = true),
     PLAIN("t513_d32_long", 1, 513, 1, 1, 32, 40),
+    PLAIN("t64_d4_27_pairs", 9, 64, 2, 3, 4, 1, .rem = true), // two blocks of pairs
     PLAIN("t33_d24_skip", 2, 33, 2, 1, 24, 1, .skip = true, .rem = true),
     PLAIN("t1_skip", 1, 1, 1, 1, 8, 1, .skip = true, .rem = true),
     { .name = "k_is_v_t33_d40",
@@ -334,6 +335,8 @@ static const qn_case cases_back[] = {
     PLAIN_BACK("t9_d1024", 1, 9, 2, 1, 1024, 1, 0),
     PLAIN_BACK("t130_d64_saturated", 1, 130, 1, 1, 64, 40, 0),
     PLAIN_BACK("t513_d32_long", 1, 513, 1, 1, 32, 40, 0),
+    PLAIN_BACK("t64_d4_27_pairs", 9, 64, 2, 3, 4, 1, 0),
+    PLAIN_BACK("t2050_d1", 1, 2050, 1, 1, 1, 1, .scale = 0.01f), // two blocks of rows in any form
     PLAIN_BACK("t33_d24_skip", 2, 33, 2, 1, 24, 1, .skip = true),
     { .name = "k_is_v_t130_d64",
       .inputs = 3,

@@ -104,8 +104,8 @@ static void sixteen_bits_have_one_right_value(void **state)
             qn_ref ref = { .count = 1, .v = &value, .mag = &mag, .terms = 1 };
             verdict v;
             assert_string_equal(judge(&v, types[t], &word, &ref), "");
-            // Magnitudes so small that an f32 term may be flushed: neighbours are not told apart.
-            if (fabs(value) < 0x1p-125) continue;
+            // Where neighbours are nearer than the least normal f32 they are not told apart.
+            if (fabs(value) < 0x1p-115 && types[t] == QN_BF16) continue;
             uint16_t next = (uint16_t)(word + 1), last = (uint16_t)(word - 1);
             if ((next & 0x7fff) != 0) assert_true(judge(&v, types[t], &next, &ref)[0] != 0);
             if ((word & 0x7fff) != 0) assert_true(judge(&v, types[t], &last, &ref)[0] != 0);

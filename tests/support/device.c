@@ -1,5 +1,7 @@
 // One device per test program.
 #include "device.h"
+#include "args.h"
+#include "args/fill_index.h"
 
 #include <dlfcn.h>
 #include <link.h>
@@ -79,6 +81,23 @@ qn_device *qn_test_device_with(const qn_device_opts *opts)
 qn_device *qn_test_device_hiding(uint32_t hide)
 {
     return qn_test_device_with(&(qn_device_opts){ .hide = hide });
+}
+
+qn_buffer *qn_test_buffer(qn_device *dev, uint64_t size, const char *name)
+{
+    qn_buffer *b = NULL;
+    assert_ok(qn_buffer_create(dev, &(qn_buffer_opts){ .size = size, .name = name }, &b));
+    return b;
+}
+
+qn_result qn_test_fill_index(qn_stream *s, qn_range y, uint32_t count, uint32_t start)
+{
+    fill_index_args args = { .count = count, .start = start };
+    return qn_stream_dispatch(s, &(qn_dispatch){ .kernel = QN_K_fill_index,
+                                                 .buffers = { y },
+                                                 .args = &args,
+                                                 .args_size = sizeof args,
+                                                 .groups = { (count + 63) / 64, 1, 1 } });
 }
 
 int qn_device_finish(void)

@@ -1,0 +1,132 @@
+// `quoin generate`: text from a trained folder.
+#include "cli/command.h"
+#include "cli/term.h"
+#include "llm/generate.h"
+#include "platform.h"
+
+#include <stdio.h>
+#include <string.h>
+
+typedef struct generate_opts {
+    const char *prompt, *file;
+    int64_t tokens, context, top_k, repeat_last_n;
+    double temperature, top_p, min_p, repeat_penalty, frequency_penalty, presence_penalty;
+    int weights;
+    bool ignore_end, no_echo;
+} generate_opts;
+
+static const qn_opt options[] = {
+    { "prompt", 'p', QN_AT_STRING(generate_opts, prompt), .value = "TEXT",
+      .help = "what the text begins with" },
+    { "file", 'f', QN_AT_PATH(generate_opts, file), .value = "FILE",
+      .help = "read the prompt from a file" },
+    { "tokens", 'n', QN_AT_INT(generate_opts, tokens), .initial = "200", .min = 0, .max = 1 << 24,
+      .help = "tokens to write at most; 0: until the text ends or the context is full" },
+    { "context", 'c', QN_AT_INT(generate_opts, context), .initial = "1024", .min = 2,
+      .max = 1 << 22, .help = "positions to keep, prompt included" },
+    { "ignore-end", 0, QN_AT_FLAG(generate_opts, ignore_end),
+      .help = "go on behind the end of the text" },
+    { "no-echo", 0, QN_AT_FLAG(generate_opts, no_echo), .help = "do not print the prompt" },
+    { "weights", 0, QN_AT_CHOICE(generate_opts, weights), .words = "f32|f16|bf16",
+      .initial = "f32", .help = "how matrices are kept on the device" },
+    { "temp", 't', QN_AT_FLOAT(generate_opts, temperature), .initial = "0.8", .min = 0, .max = 100,
+      .section = "Sampling", .help = "temperature; 0: always the most likely token" },
+    { "top-k", 0, QN_AT_INT(generate_opts, top_k), .initial = "40", .min = 0, .max = 1 << 24,
+      .help = "draw from the k most likely tokens; 0: all" },
+    { "top-p", 0, QN_AT_FLOAT(generate_opts, top_p), .initial = "0.95", .min = 0, .max = 1,
+      .help = "draw from the smallest set with this probability; 1: all" },
+    { "min-p", 0, QN_AT_FLOAT(generate_opts, min_p), .initial = "0.05", .min = 0, .max = 1,
+      .help = "leave out tokens below this share of the likeliest one; 0: none" },
+    { "repeat-penalty", 0, QN_AT_FLOAT(generate_opts, repeat_penalty), .initial = "1", .min = 0.01,
+      .max = 100, .help = "divides the logits of recent tokens; 1: off" },
+    { "frequency-penalty", 0, QN_AT_FLOAT(generate_opts, frequency_penalty), .initial = "0",
+      .min = -100, .max = 100, .help = "subtracted for each recent occurrence" },
+    { "presence-penalty", 0, QN_AT_FLOAT(generate_opts, presence_penalty), .initial = "0",
+      .min = -100, .max = 100, .help = "subtracted for having occurred" },
+    { "repeat-last-n", 0, QN_AT_INT(generate_opts, repeat_last_n), .initial = "64", .min = -1,
+      .max = 1 << 24, .help = "how many tokens count as recent; -1: all" },
+    { 0 },
+};
+
+static bool print_text(void *user, const char *bytes, size_t size)
+{
+    (void)user;
+    fwrite(bytes, 1, size, stdout);
+    fflush(stdout);
+    return !qn_interrupted() && !ferror(stdout);
+}
+
+static qn_sampling sampling_of(const qn_cli *cli, const generate_opts *o)
+{
+    return (qn_sampling){
+        .temperature = o->temperature, .top_k = o->top_k, .top_p = o->top_p, .min_p = o->min_p,
+        .repeat_penalty = o->repeat_penalty, .frequency_penalty = o->frequency_penalty,
+        .presence_penalty = o->presence_penalty, .repeat_last_n = o->repeat_last_n,
+        .seed = (uint64_t)cli->seed,
+    };
+}
+
+static void print_rates(const qn_cli *cli, const qn_generate_stats *s)
+{
+    qn_cli_note(cli, "prompt %lld tokens, %.1f tokens/s; wrote %lld tokens, %.1f tokens/s%s",
+                (long long)s->prompt_tokens, (double)s->prompt_tokens / s->prompt_seconds,
+                (long long)s->tokens, s->seconds > 0 ? (double)s->tokens / s->seconds : 0,
+                s->ended ? "; the text ended" : "");
+}
+
+static qn_result generate(const qn_cli *cli, const generate_opts *o, qn_device *dev)
+{
+    static const qn_dtype dtypes[] = { QN_F32, QN_F16, QN_BF16 };
+    char *text = NULL;
+    size_t size = 0;
+    const uint64_t most = 64 << 20;
+    if (o->file) QN_TRY(qn_read_file(o->file, most, &text, &size));
+    const char *prompt = o->file ? text : o->prompt ? o->prompt : "";
+    if (!o->file) size = strlen(prompt);
+
+    qn_folder f = { 0 };
+    qn_generate_stats stats = { 0 };
+    qn_result r = qn_folder_open(dev, cli->args[0], dtypes[o->weights], &f);
+    if (r == QN_OK) {
+        if (!o->no_echo) print_text(NULL, prompt, size);
+        qn_generate_opts g = { .prompt = prompt, .prompt_size = size, .max_tokens = o->tokens,
+                               .context = o->context, .ignore_end = o->ignore_end,
+                               .sampling = sampling_of(cli, o), .text = print_text };
+        r = qn_generate(dev, &f, &g, &stats);
+        printf("\n");
+    }
+    if (r == QN_OK) print_rates(cli, &stats);
+    qn_folder_close(&f);
+    qn_free(text);
+    return r;
+}
+
+static int run(const qn_cli *cli, const void *opts)
+{
+    const generate_opts *o = opts;
+    if (o->prompt && o->file)
+        return qn_cli_misuse(cli, "--prompt and --file both give the prompt: use one of them");
+    qn_context *ctx = NULL;
+    qn_device *dev = NULL;
+    qn_interrupt_watch();
+    qn_result r = qn_cli_open(cli, &ctx, &dev);
+    if (r == QN_OK) r = generate(cli, o, dev);
+    qn_device_destroy(&dev);
+    qn_context_destroy(&ctx);
+    return r == QN_OK && qn_interrupted() ? QN_EXIT_INTERRUPTED : qn_cli_result(r);
+}
+
+const qn_command qn_command_generate = {
+    .args = "FOLDER",
+    .args_min = 1,
+    .args_max = 1,
+    .about = "Writes text with the model in FOLDER (config.json, tokenizer.json, "
+             "model.safetensors), going on from the prompt. The text goes to standard output as "
+             "it comes, rates to standard error. The same seed writes the same text; Ctrl-C stops "
+             "it.",
+    .examples = "quoin generate run/demo --prompt \"The \"\n"
+                "quoin generate run/demo -f start.txt -n 500 --temp 0.7 --seed 3",
+    .options = options,
+    .opts_size = sizeof(generate_opts),
+    .run = run,
+};

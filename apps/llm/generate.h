@@ -1,0 +1,43 @@
+// Text from a model: prompt in, tokens out, one at a time.
+#ifndef QN_GENERATE_H
+#define QN_GENERATE_H
+
+#include "sampler.h"
+
+#include <quoin/model.h>
+#include <quoin/tokenizer.h>
+
+// A model folder, opened: description, tokenizer and weights on a device.
+typedef struct qn_folder {
+    qn_model_config config;
+    qn_tokenizer *tokenizer;
+    qn_store *weights;
+} qn_folder;
+
+// `weights` is how matrices are kept: QN_F32, QN_F16 or QN_BF16.
+qn_result qn_folder_open(qn_device *dev, const char *dir, qn_dtype weights, qn_folder *out);
+void qn_folder_close(qn_folder *f);
+
+typedef struct qn_generate_opts {
+    const char *prompt;    // may be empty
+    size_t prompt_size;
+    int64_t max_tokens;    // 0: until the end token or the context is full
+    int64_t context;       // 0: 1,024
+    bool ignore_end;       // go on behind the end-of-text token
+    qn_sampling sampling;
+    // Receives whole characters as they become known; false stops.
+    bool (*text)(void *user, const char *bytes, size_t size);
+    void *user;
+} qn_generate_opts;
+
+typedef struct qn_generate_stats {
+    int64_t prompt_tokens, tokens;
+    double prompt_seconds, seconds; // of reading the prompt; of writing
+    bool ended;                     // by the end token
+} qn_generate_stats;
+
+// QN_ERR_INVALID when the prompt does not fit the context.
+qn_result qn_generate(qn_device *dev, const qn_folder *f, const qn_generate_opts *opts,
+                      qn_generate_stats *out);
+
+#endif
