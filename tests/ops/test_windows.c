@@ -167,7 +167,8 @@ static void table(void **state)
     id = qn_constant(f.g, "ids", QN_I32, QN_SHAPE(7), ids);
     const qn_tensor *dy = QN_OP1(f.g, &qn_op_repeat, &QN_SHAPE(7, WIDTH), f.row);
     qn_sorted sorted = qn_counting_sort(f.g, id, (int)f.rows);
-    const qn_tensor *grad = QN_OP1(f.g, &qn_op_embedding_grad, NULL, dy, sorted.order, sorted.offsets);
+    const qn_tensor *grad =
+        QN_OP1(f.g, &qn_op_embedding_grad, NULL, dy, sorted.order, sorted.offsets);
     run(&f, qn_sum_rows(f.g, grad), got, WIDTH);
     check_columns(&f, got, one);
 }
@@ -175,9 +176,9 @@ static void table(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(elementwise),  cmocka_unit_test(halves), cmocka_unit_test(all),
-        cmocka_unit_test(normed_rows),  cmocka_unit_test(reduced_rows),
-        cmocka_unit_test(loss),         cmocka_unit_test(table),
+        cmocka_unit_test(elementwise), cmocka_unit_test(halves),       cmocka_unit_test(all),
+        cmocka_unit_test(normed_rows), cmocka_unit_test(reduced_rows), cmocka_unit_test(loss),
+        cmocka_unit_test(table),
     };
     qn_device_or_skip();
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
