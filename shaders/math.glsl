@@ -3,8 +3,9 @@
 //
 // Bounds hold over all finite arguments where `exp` is correct to Vulkan's 3 + 2|x| ulp.
 
-const float QN_LN2_HI = 0.693145752;      // 16 leading bits, so that products with exponents are exact
-const float QN_LN2_LO = 1.42860677e-6;    // log(2) - QN_LN2_HI
+// log(2) in two parts; the first has 16 bits, so that its products with exponents are exact.
+const float QN_LN2_HI = 0.693145752;
+const float QN_LN2_LO = 1.42860677e-6;
 const float QN_SQRT_HALF = 0.707106781;
 const float QN_SQRT_2_OVER_PI = 0.797884561;
 const float QN_INV_SQRT_2PI = 0.398942280;
