@@ -173,10 +173,10 @@ static qn_result read_merge(qn_tokenizer *t, qn_json v)
     const char *left, *right;
     size_t left_size;
     if (qn_json_kind_of(v) == QN_JSON_ARRAY) {
-        qn_json first = qn_json_first(v), second = qn_json_next(first);
+        qn_json first = qn_json_first(v);
+        if (qn_json_count(v) != 2) return qn_json_fail(v, "expected a pair of tokens");
         QN_TRY(qn_json_string(first, NULL, &left));
-        QN_TRY(qn_json_string(second, NULL, &right));
-        if (qn_json_next(second).node) return qn_json_fail(v, "expected a pair of tokens");
+        QN_TRY(qn_json_string(qn_json_next(first), NULL, &right));
         left_size = strlen(left);
     } else {
         QN_TRY(qn_json_string(v, NULL, &left));
