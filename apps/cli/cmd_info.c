@@ -79,12 +79,13 @@ static void text_caps(const qn_device_info *d)
     printf("\n");
 }
 
-static void text_device(const qn_device_info *d, size_t index, bool chosen)
+// why: NULL for a device that would not be used.
+static void text_device(const qn_device_info *d, size_t index, const char *why)
 {
     char api[24], uuid[33], a[24], b[24], c[24];
     format_version(d->api_version, api);
     format_uuid(d, uuid);
-    printf("%zu: %s%s\n", index, d->name, chosen ? "  <- would be used" : "");
+    printf("%zu: %s%s%s\n", index, d->name, why ? "  <- would be used: " : "", why ? why : "");
     printf("  rank          %s\n", d->reason);
     printf("  driver        %s, Vulkan %s\n", d->driver, api);
     printf("  kind          %s, %s kernels\n",
@@ -116,15 +117,17 @@ static qn_result text_kernels(const qn_device *dev)
     return r == QN_OK ? closed : r;
 }
 
-static qn_result print_text(const found *f, const qn_device *dev, const info_opts *o)
+static qn_result print_text(const qn_cli *cli, const found *f, const qn_device *dev,
+                            const info_opts *o)
 {
     qn_textbuf build = { 0 };
     qn_build_text(&build);
     printf("%s\n", qn_textbuf_get(&build));
     qn_textbuf_free(&build);
+    const char *why = cli->device ? "--device" : f->count > 1 ? "the best" : "the only one";
     for (size_t i = 0; i < f->count; i++) {
         bool chosen = i == f->chosen;
-        text_device(chosen ? qn_device_describe(dev) : &f->devices[i], i, chosen);
+        text_device(chosen ? qn_device_describe(dev) : &f->devices[i], i, chosen ? why : NULL);
     }
     size_t none = count_form(dev, "none");
     printf("\nkernels: %zu flat, %zu portable", count_form(dev, "flat"), count_form(dev, "portable"));
@@ -219,7 +222,7 @@ static int run(const qn_cli *cli, const void *opts)
     if (r == QN_OK) r = qn_cli_open_device(cli, ctx, &dev);
     if (r == QN_OK) {
         f.chosen = index_of(&f, qn_device_describe(dev));
-        r = cli->json ? print_json(&f, dev) : print_text(&f, dev, o);
+        r = cli->json ? print_json(&f, dev) : print_text(cli, &f, dev, o);
     }
     int status = qn_cli_result(r);
     qn_device_destroy(&dev);

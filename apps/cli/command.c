@@ -34,8 +34,8 @@ typedef struct global_opts {
 const qn_opt qn_global_options[] = {
     { "device", 'd', QN_AT_STRING(global_opts, device), .value = "NAME", .section = "Every command",
       .help = "the device: its index in 'quoin info', a part of its name or of its UUID" },
-    { "memory-limit", 0, QN_AT_SIZE(global_opts, memory_limit), .min = 0, .max = 0x1p60,
-      .help = "device memory to take at most (0: what is free)", .initial = "0" },
+    { "memory-limit", 0, QN_AT_SIZE(global_opts, memory_limit),
+      .help = "device memory to take at most (default: what is free)" },
     { "seed", 0, QN_AT_INT(global_opts, seed), .min = 0, .max = 2147483647, .initial = "1",
       .help = "equal seeds give equal bits on one device and driver" },
     { "json", 0, QN_AT_FLAG(global_opts, json), .help = "results as JSON" },
@@ -142,6 +142,7 @@ int qn_cli_result(qn_result r)
 static int misuse(const char *command)
 {
     qn_log(QN_LOG_ERROR, "%s%s%s", command ? command : "", command ? ": " : "", qn_error_message());
+    if (command && !strcmp(command, "help")) command = NULL;
     if (sink.shown > QN_LOG_ERROR) {
         fprintf(stderr, "quoin: 'quoin help%s%s' shows what there is\n", command ? " " : "",
                 command ? command : "");

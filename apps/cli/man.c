@@ -21,14 +21,33 @@ static void put(qn_textbuf *t, const char *s, size_t size)
     }
 }
 
+#define LINE 76
+
+// A paragraph as mdoc likes its source: a new line for each sentence, none too long.
+static void put_paragraph(qn_textbuf *t, const char *s, size_t size)
+{
+    size_t column = 0;
+    bool ended = false; // the last word closed a sentence
+    for (const char *end = s + size; s < end;) {
+        size_t n = strcspn(s, " \n");
+        if (n > (size_t)(end - s)) n = (size_t)(end - s);
+        if (column) qn_textbuf_puts(t, ended || column + n > LINE ? "\n" : " ");
+        column = ended || column + n > LINE ? n : column + n + 1;
+        put(t, s, n);
+        ended = n && s[n - 1] == '.';
+        s += n;
+        while (s < end && (*s == ' ' || *s == '\n')) s++;
+    }
+    qn_textbuf_puts(t, "\n");
+}
+
 static void put_paragraphs(qn_textbuf *t, const char *s)
 {
     for (bool first = true; s && *s; first = false) {
         const char *end = strstr(s, "\n\n");
         size_t n = end ? (size_t)(end - s) : strlen(s);
         if (!first) qn_textbuf_puts(t, ".Pp\n");
-        put(t, s, n);
-        qn_textbuf_puts(t, "\n");
+        put_paragraph(t, s, n);
         s += n + (end ? 2 : 0);
     }
 }

@@ -1,6 +1,7 @@
 // Ranges, ticks and their labels.
 #include "io/svg_scale.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -12,7 +13,7 @@ qn_scale qn_scale_start(bool log)
 
 bool qn_scale_shows(const qn_scale *s, double v)
 {
-    return isfinite(v) && (!s->log || v > 0);
+    return isfinite(v) && (!s->log || v >= DBL_MIN);
 }
 
 void qn_scale_see(qn_scale *s, double v)
@@ -50,7 +51,7 @@ void qn_scale_finish(qn_scale *s, double from, double to, bool keep_limits)
     // A span below what doubles can divide into ticks is a single value.
     double size = fmax(fabs(s->lo), fabs(s->hi));
     if (s->hi - s->lo <= 1e-12 * size || s->hi - s->lo < 1e-300) {
-        double room = s->log ? 0.5 : size > 0 ? size / 2 : 1;
+        double room = s->log ? 0.5 : size > 1e-290 ? size / 2 : 1;
         s->lo -= room;
         s->hi += room;
     }

@@ -12,10 +12,10 @@
 //   sum_i |d_i g_i|      by inputs: what reaches each input
 //   sum_o |r_o| mag_o    by terms of the forward sum: d is as long as the input itself, so a term of
 //                        out_o, magnitudes summing to mag_o, changes along d by about its own size.
-//                        Only outputs that d moves at all.
+//                        Only outputs that d reaches at all.
 //
-// Each g_i sums at most one product per output that d moves, and the forward terms behind it are
-// made once more: terms = terms of the reference + number of moved outputs. The reference's own
+// Each g_i sums at most one product per output that d reaches, and the forward terms behind it are
+// made once more: terms = terms of the reference + number of outputs reached. The reference's own
 // uncertainty is added: what the two steps disagree by, and double roundoff over the step. Where
 // that uncertainty reaches 2^-12 of the magnitude the check proves nothing, and the case is at
 // fault (a kink or a jump within reach of the step).
@@ -76,12 +76,23 @@ static void evaluate(probe *p, double h, qn_ref *out)
     p->j->c->ref(p->j->c, p->in, out);
 }
 
+// Does the direction reach output i? Its terms may move and cancel: then its magnitude tells.
+static bool moves(const probe *p, int o, int64_t i)
+{
+    const qn_ref *first = &p->out[0][o];
+    for (int at = 1; at < 4; at++) {
+        const qn_ref *t = &p->out[at][o];
+        if (t->v[i] != first->v[i] || t->mag[i] != first->mag[i]) return true;
+    }
+    return false;
+}
+
 static slope slope_along(probe *p)
 {
     static const double at[4] = { step, -step, step / 2, -step / 2 };
     for (int i = 0; i < 4; i++) evaluate(p, at[i], p->out[i]);
     slope s = { .terms = 0 };
-    int64_t moved = 0;
+    int64_t reached = 0;
     for (int o = 0; o < p->got->outputs; o++) {
         const double *r = p->got->weight[o];
         if (!r) continue;
@@ -91,17 +102,17 @@ static slope slope_along(probe *p)
             double wide = (p->out[0][o].v[i] - p->out[1][o].v[i]) / (2 * step);
             double near = (p->out[2][o].v[i] - p->out[3][o].v[i]) / step;
             double j = near + (near - wide) / 3, weight = fabs(r[i]);
-            if (wide == 0 && near == 0) continue;
+            if (!moves(p, o, i)) continue;
             double mag = fmax(far[o].mag[i], fabs(far[o].v[i]));
             s.value += r[i] * j;
             s.magnitude += weight * (fabs(j) + mag);
             s.noise += weight * (fabs(near - wide) / 3 + (4 + sqrt(terms)) * 0x1p-53 * mag / step);
-            moved++;
+            reached++;
         }
         s.terms = fmax(s.terms, terms);
         s.slack = fmax(s.slack, far[o].slack);
     }
-    s.terms += (double)moved;
+    s.terms += (double)reached;
     return s;
 }
 

@@ -30,6 +30,11 @@ qn_device *qn_test_device_hiding(uint32_t hide);
 // The same from options of one's own; no cache file unless they name one.
 qn_device *qn_test_device_with(const qn_device_opts *opts);
 
+// A zeroed buffer of `size` bytes in device memory.
+qn_buffer *qn_test_buffer(qn_device *dev, uint64_t size, const char *name);
+// Records y[i] = start + i for i < count.
+qn_result qn_test_fill_index(qn_stream *s, qn_range y, uint32_t count, uint32_t start);
+
 // Closes both; 0, or 1 when the validation layer had something to say.
 int qn_device_finish(void);
 
