@@ -5,7 +5,7 @@
 #include "io/map.h"
 #include "mem.h"
 #include "platform.h"
-#include "safetensors_dtype.h"
+#include "safetensors_impl.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -17,6 +17,7 @@
 struct qn_safetensors {
     char *path;
     qn_mapping map;
+    bool mapped; // map is ours to release
     qn_arena arena; // names and metadata
     qn_safetensor *tensors;
     size_t count;
@@ -150,9 +151,8 @@ static qn_result read_header(qn_safetensors *s, qn_json root, uint64_t header)
     return check_layout(s, header);
 }
 
-static qn_result open_single(qn_safetensors *s)
+static qn_result read_content(qn_safetensors *s)
 {
-    QN_TRY(qn_map_file(s->path, &s->map));
     const uint8_t *bytes = s->map.data;
     if (s->map.size < 8)
         return qn_fail(QN_ERR_FORMAT, "%s: %" PRIu64 " bytes, too short for a safetensors file",
@@ -172,6 +172,13 @@ static qn_result open_single(qn_safetensors *s)
     qn_result r = read_header(s, qn_json_root(doc), 8 + length);
     qn_json_close(&doc);
     return r;
+}
+
+static qn_result open_single(qn_safetensors *s)
+{
+    QN_TRY(qn_map_file(s->path, &s->map));
+    s->mapped = true;
+    return read_content(s);
 }
 
 static qn_result open_file(const char *path, bool index, qn_safetensors **out);
@@ -241,12 +248,20 @@ static qn_result open_index(qn_safetensors *s)
     return r;
 }
 
-static qn_result open_file(const char *path, bool index, qn_safetensors **out)
+static qn_result create(const char *path, qn_safetensors **out)
 {
     qn_safetensors *s = qn_calloc(1, sizeof *s);
     if (!s) return qn_no_memory(sizeof *s);
     s->path = qn_strdup(path);
-    qn_result r = !s->path ? qn_no_memory(strlen(path)) : index ? open_index(s) : open_single(s);
+    *out = s;
+    if (s->path) return QN_OK;
+    qn_safetensors_close(out);
+    return qn_no_memory(strlen(path));
+}
+
+// Hands out what was read, or closes it.
+static qn_result finish(qn_safetensors *s, qn_result r, qn_safetensors **out)
+{
     if (r != QN_OK) {
         qn_safetensors_close(&s);
         return qn_fail_printable(r);
@@ -254,6 +269,22 @@ static qn_result open_file(const char *path, bool index, qn_safetensors **out)
     if (s->count) qsort(s->tensors, s->count, sizeof *s->tensors, by_name);
     *out = s;
     return QN_OK;
+}
+
+static qn_result open_file(const char *path, bool index, qn_safetensors **out)
+{
+    qn_safetensors *s = NULL;
+    QN_TRY(create(path, &s));
+    return finish(s, index ? open_index(s) : open_single(s), out);
+}
+
+qn_result qn_safetensors_parse(const char *name, const void *data, size_t size,
+                               qn_safetensors **out)
+{
+    qn_safetensors *s = NULL;
+    QN_TRY(create(name, &s));
+    s->map = (qn_mapping){ .data = data, .size = size };
+    return finish(s, read_content(s), out);
 }
 
 // dir/name in a fresh allocation, NULL when there is no such file.
@@ -310,7 +341,7 @@ void qn_safetensors_close(qn_safetensors **s)
     qn_free((*s)->shards);
     qn_free((*s)->tensors);
     qn_arena_free(&(*s)->arena);
-    if ((*s)->map.data) qn_unmap_file(&(*s)->map);
+    if ((*s)->mapped) qn_unmap_file(&(*s)->map);
     qn_free((*s)->path);
     qn_free(*s);
     *s = NULL;

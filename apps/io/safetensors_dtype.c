@@ -1,5 +1,5 @@
 // Element types of safetensors and their conversion to what the host computes with.
-#include "safetensors_dtype.h"
+#include "safetensors_impl.h"
 #include "fail.h"
 
 #include <inttypes.h>

@@ -7,7 +7,7 @@
 #include "io/utf8.h"
 #include "mem.h"
 #include "platform.h"
-#include "safetensors_dtype.h"
+#include "safetensors_impl.h"
 
 #include <inttypes.h>
 #include <stdio.h>

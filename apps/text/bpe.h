@@ -75,8 +75,7 @@ qn_result qn_bpe_finish(qn_tokenizer *t, const char *pattern); // NULL: gpt2
 qn_result qn_tokens_append(qn_tokens *t, const int32_t *ids, size_t count);
 qn_result qn_text_append(qn_text *t, const char *data, size_t size);
 
-// Fill a tokenizer, created but not finished, from files and finish it.
-qn_result qn_bpe_load_json(qn_tokenizer *t, const char *path);
-qn_result qn_bpe_load_vocab(qn_tokenizer *t, const char *dir);
+// Reads the content of a tokenizer.json; `name` stands for the file in messages.
+qn_result qn_tokenizer_parse(const char *name, const char *text, size_t size, qn_tokenizer **out);
 
 #endif

@@ -103,7 +103,9 @@ static void the_order_of_declarations_does_not_matter(void **state)
     size_t m, n;
     assert_ok(write_plans(scratch("a.safetensors"), 0, false));
     assert_ok(write_plans(scratch("b.safetensors"), 0, true));
-    char *a = scratch_read("a.safetensors", &m), *b = scratch_read("b.safetensors", &n);
+    char *a, *b;
+    scratch_read("a.safetensors", &a, &m);
+    scratch_read("b.safetensors", &b, &n);
     assert_int_equal(m, n);
     assert_memory_equal(a, b, m);
     qn_free(a);
@@ -275,7 +277,8 @@ static void damaged_files_are_harmless(void **state)
     (void)state;
     size_t size, header;
     assert_ok(write_plans(scratch("a.safetensors"), 0, false));
-    char *file = scratch_read("a.safetensors", &size);
+    char *file;
+    scratch_read("a.safetensors", &file, &size);
     header = 8 + (uint8_t)file[0] + 256 * (size_t)(uint8_t)file[1];
     for (size_t n = 0; n < size; n++) {
         qn_safetensors *s;
