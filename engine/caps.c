@@ -110,12 +110,15 @@ typedef struct extensions {
     bool sm, cores;
 } extensions;
 
-static void find_extensions(qn_adapter *a, extensions *has)
+static qn_result find_extensions(qn_adapter *a, extensions *has)
 {
     uint32_t count = 0;
-    if (vkEnumerateDeviceExtensionProperties(a->handle, NULL, &count, NULL) != VK_SUCCESS) return;
+    QN_VK(NULL, vkEnumerateDeviceExtensionProperties(a->handle, NULL, &count, NULL),
+          "listing a device's extensions");
     VkExtensionProperties *list = qn_calloc(count, sizeof *list);
-    if (!list || vkEnumerateDeviceExtensionProperties(a->handle, NULL, &count, list) < 0) count = 0;
+    if (!list) return qn_no_memory(count * sizeof *list);
+    VkResult r = vkEnumerateDeviceExtensionProperties(a->handle, NULL, &count, list);
+    if (r < 0) count = 0;
     const struct {
         const char *name;
         bool *found;
@@ -133,6 +136,7 @@ static void find_extensions(qn_adapter *a, extensions *has)
         for (size_t w = 0; w < sizeof wanted / sizeof *wanted; w++)
             *wanted[w].found |= !strcmp(list[i].extensionName, wanted[w].name);
     qn_free(list);
+    return qn_vk_result(NULL, r == VK_INCOMPLETE ? VK_SUCCESS : r, "listing a device's extensions");
 }
 
 // Fills a family that computes, one without graphics if there is: it is not shared with a display.
@@ -246,7 +250,7 @@ static void describe_caps(qn_adapter *a, const properties *p, uint64_t timestamp
     if (f.v11.storageBuffer16BitAccess) *caps |= QN_CAP_F16_STORAGE;
     if (f.v12.shaderFloat16) *caps |= QN_CAP_F16_MATH;
     if (a->has_dot && f.dot.shaderIntegerDotProduct) *caps |= QN_CAP_INT8_DOT;
-    if (a->has_matrix) *caps |= QN_CAP_MATRIX;
+    if (a->has_matrix) *caps |= QN_CAP_MATRIX; // reported; enabled by nobody, as no kernel uses it
     if (timestamp_bits && l->timestampPeriod > 0) *caps |= QN_CAP_TIMESTAMPS;
     a->limits.timestamp_bits = (uint32_t)timestamp_bits;
     a->limits.timestamp_seconds = 1e-9 * (double)l->timestampPeriod;
@@ -304,42 +308,42 @@ static uint32_t smallest(const uint32_t v[3])
     return least < v[2] ? least : v[2];
 }
 
-bool qn_adapter_describe(VkPhysicalDevice handle, qn_adapter *a)
+// Why this device cannot run us; NULL: it can. Notes its queue family and extensions.
+static qn_result find_unfit(qn_adapter *a, const VkPhysicalDeviceProperties *basic,
+                            uint64_t *timestamp_bits, extensions *has, const char **unfit)
 {
-    *a = (qn_adapter){ .handle = handle };
-    VkPhysicalDeviceProperties basic;
-    vkGetPhysicalDeviceProperties(handle, &basic);
-    uint64_t timestamp_bits;
-    const char *unfit = NULL;
     qn_features features;
-    extensions has = { 0 };
-    if (basic.apiVersion < VK_API_VERSION_1_2) {
-        unfit = "it is older than Vulkan 1.2";
-    } else if (!find_family(a, &timestamp_bits)) {
-        unfit = "it cannot compute";
+    *unfit = NULL;
+    if (basic->apiVersion < VK_API_VERSION_1_2) {
+        *unfit = "it is older than Vulkan 1.2";
+    } else if (!find_family(a, timestamp_bits)) {
+        *unfit = "it cannot compute";
     } else {
-        find_extensions(a, &has);
-        if (!query_features(a, &features)) unfit = "it has no timeline semaphores";
+        QN_TRY(find_extensions(a, has));
+        if (!query_features(a, &features)) *unfit = "it has no timeline semaphores";
     }
-    if (unfit) {
-        qn_log(QN_LOG_INFO, "%s is left out: %s", basic.deviceName, unfit);
-        return false;
-    }
+    return QN_OK;
+}
 
-    properties p = {
+static void query_properties(VkPhysicalDevice handle, const extensions *has, properties *p)
+{
+    *p = (properties){
         .core.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2,
         .v11.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_1_PROPERTIES,
         .v12.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_PROPERTIES,
         .sm.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_SM_BUILTINS_PROPERTIES_NV,
         .cores.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_CORE_PROPERTIES_AMD,
     };
-    p.core.pNext = &p.v11;
-    p.v11.pNext = &p.v12;
-    if (has.sm) p.v12.pNext = &p.sm;
-    if (has.cores) p.v12.pNext = &p.cores; // no device has both
-    vkGetPhysicalDeviceProperties2(handle, &p.core);
+    p->core.pNext = &p->v11;
+    p->v11.pNext = &p->v12;
+    if (has->sm) p->v12.pNext = &p->sm;
+    if (has->cores) p->v12.pNext = &p->cores; // no device has both
+    vkGetPhysicalDeviceProperties2(handle, &p->core);
+}
 
-    const VkPhysicalDeviceProperties *core = &p.core.properties;
+static void describe_limits(qn_adapter *a, const properties *p, const extensions *has)
+{
+    const VkPhysicalDeviceProperties *core = &p->core.properties;
     const VkPhysicalDeviceLimits *l = &core->limits;
     a->type = core->deviceType;
     a->info = (qn_device_info){
@@ -348,28 +352,47 @@ bool qn_adapter_describe(VkPhysicalDevice handle, qn_adapter *a)
         .driver_version = core->driverVersion,
         .api_version = core->apiVersion,
         .max_binding = l->maxStorageBufferRange,
-        .max_allocation = p.v11.maxMemoryAllocationSize,
-        .subgroup_size = p.v11.subgroupSize,
+        .max_allocation = p->v11.maxMemoryAllocationSize,
+        .subgroup_size = p->v11.subgroupSize,
         .shared_memory = l->maxComputeSharedMemorySize,
         .max_invocations = l->maxComputeWorkGroupInvocations,
         .max_groups = smallest(l->maxComputeWorkGroupCount),
         .max_storage_buffers = l->maxPerStageDescriptorStorageBuffers,
         .software = core->deviceType == VK_PHYSICAL_DEVICE_TYPE_CPU,
     };
-    if (has.sm) a->info.compute_units = p.sm.shaderSMCount;
-    if (has.cores)
-        a->info.compute_units = p.cores.shaderEngineCount * p.cores.shaderArraysPerEngineCount *
-                                p.cores.computeUnitsPerShaderArray;
-    memcpy(a->info.uuid, p.v11.deviceUUID, sizeof a->info.uuid);
+    if (has->sm) a->info.compute_units = p->sm.shaderSMCount;
+    if (has->cores)
+        a->info.compute_units = p->cores.shaderEngineCount * p->cores.shaderArraysPerEngineCount *
+                                p->cores.computeUnitsPerShaderArray;
+    memcpy(a->info.uuid, p->v11.deviceUUID, sizeof a->info.uuid);
     snprintf(a->info.name, sizeof a->info.name, "%s", core->deviceName);
-    snprintf(a->info.driver, sizeof a->info.driver, "%.127s %.127s", p.v12.driverName,
-             p.v12.driverInfo);
+    snprintf(a->info.driver, sizeof a->info.driver, "%.127s %.127s", p->v12.driverName,
+             p->v12.driverInfo);
     a->limits.texels = l->maxTexelBufferElements;
     a->limits.texel_buffers = l->maxPerStageDescriptorStorageImages;
     a->limits.group_size = l->maxComputeWorkGroupSize[0];
+}
+
+qn_result qn_adapter_describe(VkPhysicalDevice handle, qn_adapter *a, bool *usable)
+{
+    *a = (qn_adapter){ .handle = handle };
+    VkPhysicalDeviceProperties basic;
+    vkGetPhysicalDeviceProperties(handle, &basic);
+    uint64_t timestamp_bits = 0;
+    extensions has = { 0 };
+    const char *unfit;
+    QN_TRY(find_unfit(a, &basic, &timestamp_bits, &has, &unfit));
+    *usable = !unfit;
+    if (unfit) {
+        qn_log(QN_LOG_INFO, "%s is left out: %s", basic.deviceName, unfit);
+        return QN_OK;
+    }
+    properties p;
+    query_properties(handle, &has, &p);
+    describe_limits(a, &p, &has);
     describe_caps(a, &p, timestamp_bits);
     describe_memory(a);
     describe_rank(a);
     apply_quirks(a, p.v12.driverID);
-    return true;
+    return QN_OK;
 }

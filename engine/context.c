@@ -84,17 +84,17 @@ static qn_result load_loader(void)
     return QN_OK;
 }
 
-static bool has_layer(const char *name)
+static qn_result has_layer(const char *name, bool *found)
 {
-    VkLayerProperties *layers = NULL;
     uint32_t count = 0;
-    bool found = false;
-    if (vkEnumerateInstanceLayerProperties(&count, NULL) != VK_SUCCESS) return false;
-    layers = qn_calloc(count, sizeof *layers);
-    if (layers && vkEnumerateInstanceLayerProperties(&count, layers) >= 0)
-        for (uint32_t i = 0; i < count; i++) found |= !strcmp(layers[i].layerName, name);
+    *found = false;
+    QN_VK(NULL, vkEnumerateInstanceLayerProperties(&count, NULL), "listing Vulkan layers");
+    VkLayerProperties *layers = qn_calloc(count, sizeof *layers);
+    if (!layers) return qn_no_memory(count * sizeof *layers);
+    VkResult r = vkEnumerateInstanceLayerProperties(&count, layers);
+    for (uint32_t i = 0; r >= 0 && i < count; i++) *found |= !strcmp(layers[i].layerName, name);
     qn_free(layers);
-    return found;
+    return qn_vk_result(NULL, r == VK_INCOMPLETE ? VK_SUCCESS : r, "listing Vulkan layers");
 }
 
 typedef struct instance_extensions {
@@ -245,7 +245,9 @@ static qn_result context_open(qn_context *ctx, const qn_context_opts *opts)
     instance_extensions has = { 0 };
     QN_TRY(find_extensions(&has));
     ctx->validate = validation_wanted(opts);
-    if (ctx->validate && (!has.debug_utils || !has_layer(VALIDATION_LAYER)))
+    bool layer = false;
+    if (ctx->validate) QN_TRY(has_layer(VALIDATION_LAYER, &layer));
+    if (ctx->validate && (!has.debug_utils || !layer))
         return qn_fail(QN_ERR_UNSUPPORTED,
                        "validation was asked for, but the layer " VALIDATION_LAYER
                        " is missing (Debian: apt-get install vulkan-validationlayers)");

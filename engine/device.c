@@ -46,7 +46,10 @@ static qn_result find_adapters(qn_context *ctx, qn_adapter **out, size_t *count)
     if (r != QN_OK) goto fail;
     for (uint32_t i = 0; i < n; i++) {
         qn_adapter a;
-        if (!qn_adapter_describe(handles[i], &a)) continue;
+        bool usable;
+        r = qn_adapter_describe(handles[i], &a, &usable);
+        if (r != QN_OK) goto fail;
+        if (!usable) continue;
         size_t at = used++;
         for (; at > 0 && better(&a, &list[at - 1]); at--) list[at] = list[at - 1];
         list[at] = a;

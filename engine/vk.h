@@ -66,8 +66,8 @@ typedef struct qn_features {
     uint32_t extension_count;
 } qn_features;
 
-// False where the device cannot run us at all (with a line in the log that says why).
-bool qn_adapter_describe(VkPhysicalDevice handle, qn_adapter *out);
+// *usable is false where the device cannot run us at all; a line in the log says why.
+qn_result qn_adapter_describe(VkPhysicalDevice handle, qn_adapter *out, bool *usable);
 // Takes capabilities away and decides the class. QUOIN_CLASS may overrule it.
 qn_result qn_adapter_hide(qn_adapter *a, uint32_t hide);
 void qn_adapter_features(const qn_adapter *a, qn_features *out);

@@ -15,24 +15,18 @@ uint each_first() { return group_index() * (GROUP * PER) + gl_LocalInvocationID.
 #define EACH4(i, count)                                                                            \
     for (uint i = each_first(), qn_end = i + GROUP * PER; i < qn_end && 4 * i < (count); i += GROUP)
 
-// An output written as vec4 (name) and, at edges, as float (name_1). CPU drivers write component by
-// component anyway, each under its own mask.
+// An output, written as vec4 (name) or, where the end cuts a vec4, as float (name_1).
 #define BIND_OUT(b, name) BIND_W(b, name, vec4) BIND_W(b, name##_1, float)
-#ifdef QN_FLAT
-#define STORE4(name, i, value, count)                                                              \
+
+// name[i] = value(i) for all of this invocation's vec4s. At most one of them is cut off by the end;
+// it is kept out of the loop, as CPU drivers pay for both sides of a branch.
+#define EACH_STORE(name, count, value)                                                             \
     {                                                                                              \
-        vec4 qn_v = value;                                                                         \
-        [[unroll]] for (uint qn_c = 0; qn_c < 4; qn_c++)                                           \
-            if (4 * (i) + qn_c < (count)) name##_1[4 * (i) + qn_c] = qn_v[qn_c];                   \
+        uint i = each_first(), qn_end = i + GROUP * PER;                                           \
+        for (; i < qn_end && 4 * i + 4 <= (count); i += GROUP) name[i] = value(i);                 \
+        if (i < qn_end && 4 * i < (count)) {                                                       \
+            vec4 qn_v = value(i);                                                                  \
+            [[unroll]] for (uint qn_c = 0; qn_c < 4; qn_c++)                                       \
+                if (4 * i + qn_c < (count)) name##_1[4 * i + qn_c] = qn_v[qn_c];                   \
+        }                                                                                          \
     }
-#else
-#define STORE4(name, i, value, count)                                                              \
-    {                                                                                              \
-        vec4 qn_v = value;                                                                         \
-        if (4 * (i) + 4 <= (count))                                                                \
-            name[i] = qn_v;                                                                        \
-        else                                                                                       \
-            for (uint qn_c = 0; 4 * (i) + qn_c < (count); qn_c++)                                  \
-                name##_1[4 * (i) + qn_c] = qn_v[qn_c];                                             \
-    }
-#endif

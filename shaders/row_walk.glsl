@@ -18,11 +18,14 @@ uint row_step()
     return OWN == 1 ? groups * GROUP : groups;
 }
 
+// Which of the invocations of a row this one is.
+#define ROW_LANE (OWN == 1 ? 0 : gl_LocalInvocationID.x)
+#define ROW_LANES (OWN == 1 ? 1 : GROUP)
+
 // The rows of this invocation, and the vec4s of `row` that it handles: uint i.
 #define EACH_ROW(row) for (uint row = row_first(); row < a.rows; row += row_step())
 #define EACH_IN_ROW(i, row)                                                                        \
-    for (uint i = (row) * a.width / 4 + (OWN == 1 ? 0 : gl_LocalInvocationID.x);                   \
-         4 * i < ((row) + 1) * a.width; i += OWN == 1 ? 1 : GROUP)
+    for (uint i = (row) * a.width / 4 + ROW_LANE; 4 * i < ((row) + 1) * a.width; i += ROW_LANES)
 
 // Which elements of vec4 i belong to the row.
 bvec4 in_row(uint i, uint row)
@@ -51,15 +54,28 @@ uint column_of(uint e, uint row)
     return uint(clamp(int(e) - int(row * a.width), 0, int(a.width) - 1));
 }
 
-#define STORE_ROW(name, i, row, value)                                                             \
+// name[i] = value(i, row) for the vec4s of the row; of the first and the last one, where the row's
+// ends cut them, only the row's elements. Those are kept out of the loop: see EACH_STORE.
+#define ROW_STORE(name, row, value)                                                                \
     {                                                                                              \
-        if (ODD == 1) {                                                                            \
-            vec4 qn_v = value;                                                                     \
-            bvec4 qn_in = in_row(i, row);                                                          \
-            [[unroll]] for (uint qn_c = 0; qn_c < 4; qn_c++)                                       \
-                if (qn_in[qn_c]) name##_1[4 * (i) + qn_c] = qn_v[qn_c];                            \
-        } else                                                                                     \
-            name[i] = value;                                                                       \
+        if (ODD == 0) {                                                                            \
+            EACH_IN_ROW(i, row) name[i] = value(i, row);                                           \
+        } else {                                                                                   \
+            uint qn_from = (row) * a.width, qn_to = qn_from + a.width;                             \
+            for (uint i = (qn_from + 3) / 4 + ROW_LANE; 4 * i + 4 <= qn_to; i += ROW_LANES)        \
+                name[i] = value(i, row);                                                           \
+            for (uint qn_k = ROW_LANE; qn_k < 2; qn_k += ROW_LANES) {                              \
+                uint i = (qn_k == 0 ? qn_from : qn_to) / 4;                                        \
+                bool qn_cut = qn_from % 4 != 0;                                                    \
+                if (qn_k == 1) qn_cut = qn_to % 4 != 0 && !(qn_cut && qn_from / 4 == i);           \
+                if (qn_cut) {                                                                      \
+                    vec4 qn_v = value(i, row);                                                     \
+                    bvec4 qn_in = in_row(i, row);                                                  \
+                    [[unroll]] for (uint qn_c = 0; qn_c < 4; qn_c++)                               \
+                        if (qn_in[qn_c]) name##_1[4 * i + qn_c] = qn_v[qn_c];                      \
+                }                                                                                  \
+            }                                                                                      \
+        }                                                                                          \
     }
 
 float row_sum(float x) { return OWN == 1 ? x : group_sum(x); }
@@ -67,7 +83,7 @@ vec2 row_sum(vec2 x) { return OWN == 1 ? x : group_sum(x); }
 float row_max(float x) { return OWN == 1 ? x : group_max(x); }
 uint row_min(uint x) { return OWN == 1 ? x : group_min(x); }
 // One invocation writes a row's result.
-bool row_leader() { return OWN == 1 || gl_LocalInvocationID.x == 0; }
+bool row_leader() { return ROW_LANE == 0; }
 
 float sum4(vec4 v) { return (v.x + v.y) + (v.z + v.w); }
 float max4(vec4 v) { return max(max(v.x, v.y), max(v.z, v.w)); }

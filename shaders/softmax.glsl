@@ -7,13 +7,13 @@ const uint WAYS = 4;          // vec4s per round: one rescaling for sixteen elem
 vec2 row_softmax(uint row)
 {
     float top = LOWEST, sum = 0.0;
-    uint lanes = OWN == 1 ? 1 : GROUP, end = ((row + 1) * a.width + 3) / 4;
-    for (uint i = row * a.width / 4 + (OWN == 1 ? 0 : gl_LocalInvocationID.x); i < end;
-         i += WAYS * lanes) {
+    uint end = ((row + 1) * a.width + 3) / 4;
+    for (uint i = row * a.width / 4 + ROW_LANE; i < end;
+         i += WAYS * ROW_LANES) {
         vec4 v[WAYS];
         float m = top;
         [[unroll]] for (uint k = 0; k < WAYS; k++) {
-            uint j = i + k * lanes;
+            uint j = i + k * ROW_LANES;
             v[k] = LOAD_ROW(x, min(j, end - 1), row, LOWEST);
             v[k] = j < end ? v[k] : vec4(LOWEST);
             m = max(m, max4(v[k]));

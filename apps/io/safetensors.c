@@ -1,4 +1,4 @@
-// Reading safetensors: u64 length of the header, a JSON header, the tensors' bytes.
+// Reading [safetensors]: u64 length of the header, a JSON header, the tensors' bytes.
 #include <quoin/io.h>
 
 #include "io/json.h"

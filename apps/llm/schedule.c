@@ -36,8 +36,8 @@ qn_result qn_schedule_check(const qn_schedule *s)
         return qn_fail(QN_ERR_INVALID, "learning rate %g, expected a finite number of at least 0",
                        s->peak);
     if (!(s->floor >= 0 && s->floor <= s->peak))
-        return qn_fail(QN_ERR_INVALID, "final learning rate %g, expected 0 to %g, the peak", s->floor,
-                       s->peak);
+        return qn_fail(QN_ERR_INVALID, "final learning rate %g, expected 0 to %g, the peak",
+                       s->floor, s->peak);
     if (s->warmup < 0)
         return qn_fail(QN_ERR_INVALID, "%lld warm-up steps, expected at least 0",
                        (long long)s->warmup);
@@ -60,7 +60,8 @@ double qn_schedule_rate(const qn_schedule *s, int64_t step)
 qn_result qn_adam_check(const qn_adam *o)
 {
     if (!(o->beta1 >= 0 && o->beta1 < 1) || !(o->beta2 >= 0 && o->beta2 < 1))
-        return qn_fail(QN_ERR_INVALID, "betas %g and %g, expected 0 to below 1", o->beta1, o->beta2);
+        return qn_fail(QN_ERR_INVALID, "betas %g and %g, expected 0 to below 1", o->beta1,
+                       o->beta2);
     if (!(o->epsilon > 0) || !isfinite(o->epsilon))
         return qn_fail(QN_ERR_INVALID, "epsilon %g, expected a number above 0", o->epsilon);
     if (!(o->clip >= 0) || !isfinite(o->clip))
@@ -77,8 +78,13 @@ static float correction(double beta, int64_t step)
 void qn_adam_hyper(const qn_adam *o, double rate, int64_t step, float hyper[QN_ADAM_HYPER])
 {
     const float all[QN_ADAM_HYPER] = {
-        (float)rate,    (float)o->beta1,           (float)o->beta2,           (float)o->epsilon,
-        (float)o->clip, correction(o->beta1, step), correction(o->beta2, step),
+        (float)rate,
+        (float)o->beta1,
+        (float)o->beta2,
+        (float)o->epsilon,
+        (float)o->clip,
+        correction(o->beta1, step),
+        correction(o->beta2, step),
     };
     memcpy(hyper, all, sizeof all);
 }

@@ -73,7 +73,7 @@ qn_result qn_bpe_finish(qn_tokenizer *t, const char *pattern); // NULL: gpt2
 
 // Appends to growable lists.
 qn_result qn_tokens_append(qn_tokens *t, const int32_t *ids, size_t count);
-qn_result qn_bytes_append(qn_bytes *t, const char *data, size_t size);
+qn_result qn_text_append(qn_text *t, const char *data, size_t size);
 
 // Fill a tokenizer, created but not finished, from files and finish it.
 qn_result qn_bpe_load_json(qn_tokenizer *t, const char *path);

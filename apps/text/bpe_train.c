@@ -1,6 +1,6 @@
 // Learning merges. Pairs are counted once; a merge then touches only the places where its pair
 // stands, so that the whole training costs O(n log n) in the bytes n of the distinct pieces.
-// [llm_conventions] section 3.2.
+// [bpe] algorithm 1, over bytes.
 #include "bpe.h"
 #include "fail.h"
 #include "io/utf8.h"

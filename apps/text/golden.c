@@ -49,23 +49,23 @@ static int hex_digit(char c)
 }
 
 // The case's bytes: "text", or "bytes_hex" where they are no text.
-static qn_result read_bytes(qn_json c, qn_bytes *out)
+static qn_result read_bytes(qn_json c, qn_text *out)
 {
     const char *text;
     out->size = 0;
     if (!qn_json_find(c, "bytes_hex").node) {
         QN_TRY(qn_json_nul_string(c, "text", &text));
         for (const char *nul; (nul = strstr(text, "\xC0\x80")); text = nul + 2) {
-            QN_TRY(qn_bytes_append(out, text, (size_t)(nul - text)));
-            QN_TRY(qn_bytes_append(out, "", 1));
+            QN_TRY(qn_text_append(out, text, (size_t)(nul - text)));
+            QN_TRY(qn_text_append(out, "", 1));
         }
-        return qn_bytes_append(out, text, strlen(text));
+        return qn_text_append(out, text, strlen(text));
     }
     QN_TRY(qn_json_string(c, "bytes_hex", &text));
     for (; *text; text += 2) {
         int high = hex_digit(text[0]), low = high < 0 ? -1 : hex_digit(text[1]);
         if (low < 0) return qn_json_fail(c, "bytes_hex: expected pairs of hexadecimal digits");
-        QN_TRY(qn_bytes_append(out, &(char){ (char)(high << 4 | low) }, 1));
+        QN_TRY(qn_text_append(out, &(char){ (char)(high << 4 | low) }, 1));
     }
     return QN_OK;
 }
@@ -99,18 +99,18 @@ static bool differ(const qn_tokens *got, const qn_tokens *want, char *detail, si
 
 typedef struct buffers {
     qn_tokens got, want;
-    qn_bytes bytes, back;
+    qn_text bytes, back;
 } buffers;
 
 static void free_buffers(buffers *b)
 {
     qn_tokens_free(&b->got);
     qn_tokens_free(&b->want);
-    qn_bytes_free(&b->bytes);
-    qn_bytes_free(&b->back);
+    qn_text_free(&b->bytes);
+    qn_text_free(&b->back);
 }
 
-static bool same_bytes(const qn_bytes *a, const qn_bytes *b)
+static bool same_bytes(const qn_text *a, const qn_text *b)
 {
     return a->size == b->size && (!a->size || !memcmp(a->data, b->data, a->size));
 }

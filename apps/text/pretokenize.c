@@ -1,4 +1,4 @@
-// Splitting patterns, matched by PCRE2. [llm_conventions] section 3.1.
+// Splitting patterns, matched by PCRE2. [gpt2] section 2.2.
 #include "pretokenize.h"
 #include "fail.h"
 #include "io/utf8.h"

@@ -1,4 +1,4 @@
-// Encoding: added tokens, pieces, merges. [llm_conventions] section 3.1.
+// Encoding: added tokens, pieces, merges. [gpt2] section 2.2.
 #include "bpe.h"
 #include "fail.h"
 #include "io/utf8.h"

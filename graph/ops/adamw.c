@@ -14,10 +14,12 @@ enum {
 static qn_result expect_stored(const qn_node *n, int input, const char *what)
 {
     if (impl(n->in[input])->leaf == LEAF_STORED) return QN_OK;
-    return qn_refuse(n, "%s (%s) is not stored, so a step cannot be kept", what, n->in[input]->name);
+    return qn_refuse(n, "%s (%s) is not stored, so a step cannot be kept", what,
+                     n->in[input]->name);
 }
 
-static qn_result infer(const qn_node *n, const qn_device_info *dev, qn_shape *shape, qn_dtype *dtype)
+static qn_result infer(const qn_node *n, const qn_device_info *dev, qn_shape *shape,
+                       qn_dtype *dtype)
 {
     (void)dev;
     static const char *const names[] = { "p", "grad", "m", "v" };
@@ -70,7 +72,8 @@ static qn_result record(qn_recorder *r, const qn_node *n)
             .args = &args,
             .args_size = sizeof args,
         };
-        for (int i = P; i <= V; i++) d.buffers[i] = qn_at_rows(r, n->in[i], first, own, block_bytes);
+        for (int i = P; i <= V; i++)
+            d.buffers[i] = qn_at_rows(r, n->in[i], first, own, block_bytes);
         d.buffers[HYPER] = qn_at(r, n->in[HYPER]);
         d.buffers[SQUARE_SUM] = qn_at(r, n->in[SQUARE_SUM]);
         d.buffers[GROUPS] = qn_at_rows(r, n->in[GROUPS], first, own, sizeof(int32_t));

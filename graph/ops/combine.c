@@ -8,9 +8,9 @@ typedef struct slots {
     int32_t choices; // K
 } slots;
 
-enum { Y, GATES, RESIDUAL };        // inputs
-enum { G_Y, G_GATES, G_DOUT };      // inputs of the gradient
-enum { DY, DGATES };                // its outputs
+enum { Y, GATES, RESIDUAL };   // inputs
+enum { G_Y, G_GATES, G_DOUT }; // inputs of the gradient
+enum { DY, DGATES };           // its outputs
 enum { MOST_ROUNDS = 1000, ALIGN_ROWS = QN_RANGE_ALIGN / 4 };
 
 static int64_t choices_of(const qn_node *n)
@@ -76,8 +76,8 @@ static qn_result record_windows(qn_recorder *r, const qn_node *n, qn_kernel kern
             .constants = { args.width % 4 == 0, choices },
         };
         for (int i = 0; i < count; i++)
-            d.buffers[i] = parts[i].t ? qn_at_rows(r, parts[i].t, first, own, parts[i].bytes)
-                                      : qn_at(r, NULL);
+            d.buffers[i] =
+                parts[i].t ? qn_at_rows(r, parts[i].t, first, own, parts[i].bytes) : qn_at(r, NULL);
         uint64_t items = kernel == QN_K_combine ? own : own * choices;
         uint64_t chunks = qn_div_up(qn_div_up(args.width, 4), lanes);
         uint64_t each = MOST_ROUNDS / 2 / (chunks + 1); // items per group
@@ -92,7 +92,8 @@ static qn_result record_windows(qn_recorder *r, const qn_node *n, qn_kernel kern
 
 // ----------------------------------------------------------------------------------- combine
 
-static qn_result infer(const qn_node *n, const qn_device_info *dev, qn_shape *shape, qn_dtype *dtype)
+static qn_result infer(const qn_node *n, const qn_device_info *dev, qn_shape *shape,
+                       qn_dtype *dtype)
 {
     (void)dev;
     QN_TRY(expect_slots(n, Y, "y"));
@@ -187,7 +188,7 @@ static qn_result record_grad(qn_recorder *r, const qn_node *n)
     uint32_t row = (uint32_t)dout.dim[1] * 4, choices = (uint32_t)choices_of(n);
     combine_args args = { .width = (uint32_t)dout.dim[1], .gated = 1 };
     const part parts[] = {
-        { n->in[G_Y], choices * row }, { n->in[G_GATES], choices * 4 },  { n->in[G_DOUT], row },
+        { n->in[G_Y], choices * row }, { n->in[G_GATES], choices * 4 }, { n->in[G_DOUT], row },
         { n->out[DY], choices * row }, { n->out[DGATES], choices * 4 },
     };
     return record_windows(r, n, QN_K_combine_grad, args, (uint64_t)dout.dim[0], parts, 5);

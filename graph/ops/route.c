@@ -14,7 +14,8 @@ enum { LOGITS, SEED };                           // inputs
 enum { PROBS, GATES, EXPERTS };                  // outputs
 enum { G_PROBS, G_EXPERTS, G_DGATES, G_DPROBS }; // inputs of the gradient
 
-static qn_result infer(const qn_node *n, const qn_device_info *dev, qn_shape *shape, qn_dtype *dtype)
+static qn_result infer(const qn_node *n, const qn_device_info *dev, qn_shape *shape,
+                       qn_dtype *dtype)
 {
     (void)dev;
     const routing *at = n->attrs;

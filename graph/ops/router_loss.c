@@ -8,10 +8,10 @@ typedef struct loss {
     int32_t kind; // qn_router_loss
 } loss;
 
-enum { LOGITS, PROBS, GATES, EXPERTS };        // inputs
-enum { LOSS, COEF, ROWS, MASS, USERS };        // outputs; COEF is what the gradient needs
-enum { G_LOGITS, G_COEF, G_DLOSS };            // inputs of the gradient
-enum { LEAST_BLOCK = 8, MOST_BLOCKS = 256 };   // rows of a block of partial sums; blocks
+enum { LOGITS, PROBS, GATES, EXPERTS };      // inputs
+enum { LOSS, COEF, ROWS, MASS, USERS };      // outputs; COEF is what the gradient needs
+enum { G_LOGITS, G_COEF, G_DLOSS };          // inputs of the gradient
+enum { LEAST_BLOCK = 8, MOST_BLOCKS = 512 }; // rows of a block of partial sums; blocks
 
 static router_loss_args sizes_of(qn_shape logits, int64_t choices)
 {
@@ -36,7 +36,8 @@ static int kind_of(const qn_node *n)
     return ((const loss *)n->attrs)->kind;
 }
 
-static qn_result infer(const qn_node *n, const qn_device_info *dev, qn_shape *shape, qn_dtype *dtype)
+static qn_result infer(const qn_node *n, const qn_device_info *dev, qn_shape *shape,
+                       qn_dtype *dtype)
 {
     (void)dev;
     char text[QN_SHAPE_TEXT];
@@ -96,16 +97,16 @@ static qn_result record(qn_recorder *r, const qn_node *n)
     QN_TRY(qn_record(r, &d));
 
     uint64_t columns = qn_div_up(args.experts, qn_grid_lanes(dev));
-    return qn_record(r, &(qn_dispatch){
-                            .kernel = QN_K_router_finish,
-                            .buffers = { rows, mass, users, qn_at(r, n->out[LOSS]),
-                                         qn_at(r, n->out[COEF]) },
-                            .args = &args,
-                            .args_size = sizeof args,
-                            .constants = { args.experts % 4 == 0, kind },
-                            .groups = { 1, 1, 1 },
-                            .rounds = columns * (args.blocks + 2) + args.blocks,
-                        });
+    return qn_record(
+        r, &(qn_dispatch){
+               .kernel = QN_K_router_finish,
+               .buffers = { rows, mass, users, qn_at(r, n->out[LOSS]), qn_at(r, n->out[COEF]) },
+               .args = &args,
+               .args_size = sizeof args,
+               .constants = { args.experts % 4 == 0, kind },
+               .groups = { 1, 1, 1 },
+               .rounds = columns * (args.blocks + 2) + args.blocks,
+           });
 }
 
 static qn_result backward(qn_graph *g, const qn_node *n, const qn_tensor *const *gout,
@@ -113,8 +114,8 @@ static qn_result backward(qn_graph *g, const qn_node *n, const qn_tensor *const 
 {
     // By the logits alone; probs and gates have no share of their own.
     if (want[LOGITS] && gout[LOSS])
-        gin[LOGITS] = QN_OP1(g, &qn_op_router_loss_grad, n->attrs, n->in[LOGITS], n->out[COEF],
-                             gout[LOSS]);
+        gin[LOGITS] =
+            QN_OP1(g, &qn_op_router_loss_grad, n->attrs, n->in[LOGITS], n->out[COEF], gout[LOSS]);
     return qn_graph_status(g);
 }
 

@@ -45,7 +45,8 @@ static uint32_t count_cells(const layout *l)
     return ((1u << l->bits) + 1) * l->blocks;
 }
 
-static qn_result infer(const qn_node *n, const qn_device_info *dev, qn_shape *shape, qn_dtype *dtype)
+static qn_result infer(const qn_node *n, const qn_device_info *dev, qn_shape *shape,
+                       qn_dtype *dtype)
 {
     (void)dev;
     QN_TRY(qn_expect_dtype(n, KEYS, "keys", QN_I32));

@@ -19,7 +19,7 @@ void main()
             if (e < a.count) {
                 uint b = e / a.batch, inside = e - b * a.batch, t = inside / a.width;
                 int s = start + int(t);
-                if (start >= 0 && s >= 0 && uint(s) < a.stride / a.width)
+                if (s >= 0 && uint(s) < a.stride / a.width) // beyond 2^31 the sum is negative
                     param[b * a.stride + uint(s) * a.width + inside - t * a.width] = x[e];
             }
         }

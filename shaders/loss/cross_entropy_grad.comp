@@ -15,18 +15,25 @@ BIND_R(3, count, float)
 BIND_R(4, g, float)
 BIND_OUT(5, dx)
 
+float shift, scale; // of the row
+uint hit;           // its label's element
+bool counts;
+
+vec4 value(uint i, uint row)
+{
+    vec4 p = exp(LOAD_ROW(x, i, row, shift) - shift);
+    p -= vec4(equal(4 * i + uvec4(0, 1, 2, 3), uvec4(hit)));
+    return counts ? p * scale : vec4(0.0);
+}
+
 void main()
 {
-    float scale = g[0] / max(count[0], 1.0);
+    scale = g[0] / max(count[0], 1.0);
     EACH_ROW(row) {
         int label = labels[row];
-        bool counts = label >= 0 && uint(label) < a.width;
-        float shift = log_sum[row], s = counts ? scale : 0.0;
-        uint hit = counts ? row * a.width + uint(label) : 0xffffffffu;
-        EACH_IN_ROW(i, row) {
-            vec4 p = exp(LOAD_ROW(x, i, row, shift) - shift);
-            p -= vec4(equal(4 * i + uvec4(0, 1, 2, 3), uvec4(hit)));
-            STORE_ROW(dx, i, row, counts ? p * s : vec4(0.0));
-        }
+        counts = label >= 0 && uint(label) < a.width;
+        hit = counts ? row * a.width + uint(label) : 0xffffffffu;
+        shift = log_sum[row];
+        ROW_STORE(dx, row, value)
     }
 }

@@ -16,14 +16,21 @@ BIND_OUT(1, y)
 
 #include "softmax.glsl"
 
+float top, scale, shift; // of the row
+
+vec4 value(uint i, uint row)
+{
+    vec4 v = LOAD_ROW(x, i, row, top) - top;
+    return LOGARITHM == 1 ? v - shift : exp(v) * scale;
+}
+
 void main()
 {
     EACH_ROW(row) {
         vec2 t = row_softmax(row);
-        float scale = 1.0 / t.y, shift = log_exact(t.y);
-        EACH_IN_ROW(i, row) {
-            vec4 v = LOAD_ROW(x, i, row, t.x) - t.x;
-            STORE_ROW(y, i, row, LOGARITHM == 1 ? v - shift : exp(v) * scale);
-        }
+        top = t.x;
+        scale = 1.0 / t.y;
+        shift = log_exact(t.y);
+        ROW_STORE(y, row, value)
     }
 }

@@ -16,6 +16,14 @@ BIND_T(0, dy)
 BIND_T(1, y)
 BIND_OUT(2, dx)
 
+float sum; // of the row
+
+vec4 value(uint i, uint row)
+{
+    vec4 g = LOAD_ROW(dy, i, row, 0.0), v = LOAD_ROW(y, i, row, 0.0);
+    return LOGARITHM == 1 ? g - exp(v) * sum : v * (g - sum);
+}
+
 void main()
 {
     EACH_ROW(row) {
@@ -24,10 +32,7 @@ void main()
             vec4 g = LOAD_ROW(dy, i, row, 0.0);
             s += LOGARITHM == 1 ? g : g * LOAD_ROW(y, i, row, 0.0);
         }
-        float sum = row_sum(sum4(s));
-        EACH_IN_ROW(i, row) {
-            vec4 g = LOAD_ROW(dy, i, row, 0.0), v = LOAD_ROW(y, i, row, 0.0);
-            STORE_ROW(dx, i, row, LOGARITHM == 1 ? g - exp(v) * sum : v * (g - sum));
-        }
+        sum = row_sum(sum4(s));
+        ROW_STORE(dx, row, value)
     }
 }

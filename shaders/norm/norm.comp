@@ -23,10 +23,20 @@ BIND_T(2, b)
 BIND_OUT(3, y)
 BIND_W(4, stats, vec2)
 
+float mean, r; // of the row
+
+vec4 value(uint i, uint row)
+{
+    vec4 v = (LOAD_ROW(x, i, row, mean) - mean) * r;
+    if (KIND != UNIT) v *= LOAD_COLUMN(w, i, row);
+    if (BIAS == 1) v += LOAD_COLUMN(b, i, row);
+    return v;
+}
+
 void main()
 {
     EACH_ROW(row) {
-        float mean = 0.0;
+        mean = 0.0;
         if (KIND == LAYER) {
             vec4 s = vec4(0.0);
             EACH_IN_ROW(i, row) s += LOAD_ROW(x, i, row, 0.0);
@@ -38,14 +48,9 @@ void main()
             q += d * d;
         }
         float square = row_sum(sum4(q));
-        float r = 1.0 / (KIND == UNIT ? max(sqrt(square), a.epsilon)
-                                      : sqrt(square / float(a.width) + a.epsilon));
-        EACH_IN_ROW(i, row) {
-            vec4 v = (LOAD_ROW(x, i, row, mean) - mean) * r;
-            if (KIND != UNIT) v *= LOAD_COLUMN(w, i, row);
-            if (BIAS == 1) v += LOAD_COLUMN(b, i, row);
-            STORE_ROW(y, i, row, v);
-        }
+        r = 1.0 / (KIND == UNIT ? max(sqrt(square), a.epsilon)
+                                : sqrt(square / float(a.width) + a.epsilon));
+        ROW_STORE(y, row, value)
         if (KIND == UNIT) mean = sqrt(square) > a.epsilon ? 1.0 : 0.0;
         if (row_leader()) stats[row] = vec2(mean, r);
     }

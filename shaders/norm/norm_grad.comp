@@ -22,27 +22,42 @@ BIND_T(2, w)
 BIND_R(3, stats, vec2)
 BIND_OUT(4, dx)
 
+float mean, r; // of the row
+vec2 sums;     // of g and of g h, or their means
+
+vec4 grad_h(uint i, uint row) // g
+{
+    vec4 g = LOAD_ROW(dy, i, row, 0.0);
+    return KIND == UNIT ? g : g * LOAD_COLUMN(w, i, row);
+}
+
+vec4 normal(uint i, uint row) // h
+{
+    return (LOAD_ROW(x, i, row, mean) - mean) * r;
+}
+
+vec4 value(uint i, uint row)
+{
+    return r * (grad_h(i, row) - sums.x - normal(i, row) * sums.y);
+}
+
 void main()
 {
     EACH_ROW(row) {
         vec2 stat = stats[row];
-        float mean = KIND == LAYER ? stat.x : 0.0, r = stat.y;
+        mean = KIND == LAYER ? stat.x : 0.0;
+        r = stat.y;
         vec4 s = vec4(0.0), t = vec4(0.0);
         EACH_IN_ROW(i, row) {
-            vec4 g = LOAD_ROW(dy, i, row, 0.0), h = (LOAD_ROW(x, i, row, mean) - mean) * r;
-            if (KIND != UNIT) g *= LOAD_COLUMN(w, i, row);
+            vec4 g = grad_h(i, row);
             if (KIND == LAYER) s += g;
-            t += g * h;
+            t += g * normal(i, row);
         }
-        vec2 sums = row_sum(vec2(sum4(s), sum4(t)));
+        sums = row_sum(vec2(sum4(s), sum4(t)));
         if (KIND == UNIT)
             sums.y *= stat.x;
         else
             sums /= float(a.width);
-        EACH_IN_ROW(i, row) {
-            vec4 g = LOAD_ROW(dy, i, row, 0.0), h = (LOAD_ROW(x, i, row, mean) - mean) * r;
-            if (KIND != UNIT) g *= LOAD_COLUMN(w, i, row);
-            STORE_ROW(dx, i, row, r * (g - sums.x - h * sums.y));
-        }
+        ROW_STORE(dx, row, value)
     }
 }

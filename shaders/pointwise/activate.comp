@@ -12,7 +12,6 @@ layout(constant_id = 1) const uint ACT = 0;
 BIND_T(0, x)
 BIND_OUT(1, y)
 
-void main()
-{
-    EACH4(i, a.count) STORE4(y, i, activate(ACT, LOAD4(x, i)), a.count);
-}
+vec4 value(uint i) { return activate(ACT, LOAD4(x, i)); }
+
+void main() { EACH_STORE(y, a.count, value) }

@@ -13,7 +13,6 @@ BIND_T(0, dy)
 BIND_T(1, x)
 BIND_OUT(2, dx)
 
-void main()
-{
-    EACH4(i, a.count) STORE4(dx, i, LOAD4(dy, i) * activate_grad(ACT, LOAD4(x, i)), a.count);
-}
+vec4 value(uint i) { return LOAD4(dy, i) * activate_grad(ACT, LOAD4(x, i)); }
+
+void main() { EACH_STORE(dx, a.count, value) }

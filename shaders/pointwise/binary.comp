@@ -22,31 +22,36 @@ BIND_OUT(2, y)
 
 float row_element(uint e) { return LOAD1(b, e % a.period); }
 
+// Where in b the next vec4 is: carried along, as a division per vec4 would cost more than the rest.
+uint column = 0, column_step = 0;
+uint phase = 0; // of the window's first element, MODE == ROW1
+vec4 one = vec4(0.0);
+
+vec4 value(uint i)
+{
+    vec4 w = one;
+    if (MODE == SAME) w = LOAD4(b, i);
+    if (MODE == ROW4) {
+        w = LOAD4(b, column);
+        column += column_step;
+        column -= column >= a.period / 4 ? a.period / 4 : 0;
+    }
+    if (MODE == ROW1) {
+        uint e = phase + 4 * i;
+        w = vec4(row_element(e), row_element(e + 1), row_element(e + 2), row_element(e + 3));
+    }
+    if (OP == ADD) return LOAD4(x, i) + w;
+    if (OP == MUL) return LOAD4(x, i) * w;
+    return w;
+}
+
 void main()
 {
-    // i modulo the period is carried along: a division per vec4 would cost more than the rest.
-    uint period = a.period / 4, column = 0, step = 0;
+    if (MODE == ONE) one = vec4(LOAD1(b, 0u));
+    if (MODE == ROW1) phase = a.first % a.period * 4 % a.period;
     if (MODE == ROW4) {
-        column = (a.first + each_first()) % period;
-        step = GROUP % period;
+        column = (a.first + each_first()) % (a.period / 4);
+        column_step = GROUP % (a.period / 4);
     }
-    vec4 one = vec4(MODE == ONE ? LOAD1(b, 0u) : 0.0);
-    // The period divides the window's first element only by chance.
-    uint phase = MODE == ROW1 ? (a.first % a.period) * 4 % a.period : 0;
-    EACH4(i, a.count) {
-        vec4 w = one;
-        if (MODE == SAME) w = LOAD4(b, i);
-        if (MODE == ROW4) {
-            w = LOAD4(b, column);
-            column += step;
-            column -= column >= period ? period : 0;
-        }
-        if (MODE == ROW1) {
-            uint e = phase + 4 * i;
-            w = vec4(row_element(e), row_element(e + 1), row_element(e + 2), row_element(e + 3));
-        }
-        if (OP == ADD) w = LOAD4(x, i) + w;
-        if (OP == MUL) w = LOAD4(x, i) * w;
-        STORE4(y, i, w, a.count);
-    }
+    EACH_STORE(y, a.count, value)
 }

@@ -12,11 +12,16 @@ BIND_T(0, x)
 BIND_R(1, seed, uint)
 BIND_OUT(2, y)
 
+uint key;
+
+vec4 value(uint i)
+{
+    bvec4 drop = lessThan(random4(key, a.stream, a.first + i), uvec4(a.threshold));
+    return mix(a.factor * LOAD4(x, i), vec4(0.0), drop);
+}
+
 void main()
 {
-    uint key = seed[0];
-    EACH4(i, a.count) {
-        bvec4 drop = lessThan(random4(key, a.stream, a.first + i), uvec4(a.threshold));
-        STORE4(y, i, mix(a.factor * LOAD4(x, i), vec4(0.0), drop), a.count);
-    }
+    key = seed[0];
+    EACH_STORE(y, a.count, value)
 }

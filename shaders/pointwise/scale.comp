@@ -9,7 +9,6 @@
 BIND_T(0, x)
 BIND_OUT(1, y)
 
-void main()
-{
-    EACH4(i, a.count) STORE4(y, i, a.factor * LOAD4(x, i) + a.offset, a.count);
-}
+vec4 value(uint i) { return a.factor * LOAD4(x, i) + a.offset; }
+
+void main() { EACH_STORE(y, a.count, value) }

@@ -18,17 +18,17 @@ BIND_T(6, x6)
 BIND_T(7, x7)
 BIND_OUT(8, y)
 
-void main()
+vec4 value(uint i)
 {
-    EACH4(i, a.count) {
-        vec4 s = LOAD4(x0, i);
-        if (COUNT > 1) s += LOAD4(x1, i);
-        if (COUNT > 2) s += LOAD4(x2, i);
-        if (COUNT > 3) s += LOAD4(x3, i);
-        if (COUNT > 4) s += LOAD4(x4, i);
-        if (COUNT > 5) s += LOAD4(x5, i);
-        if (COUNT > 6) s += LOAD4(x6, i);
-        if (COUNT > 7) s += LOAD4(x7, i);
-        STORE4(y, i, s, a.count);
-    }
+    vec4 s = LOAD4(x0, i);
+    if (COUNT > 1) s += LOAD4(x1, i);
+    if (COUNT > 2) s += LOAD4(x2, i);
+    if (COUNT > 3) s += LOAD4(x3, i);
+    if (COUNT > 4) s += LOAD4(x4, i);
+    if (COUNT > 5) s += LOAD4(x5, i);
+    if (COUNT > 6) s += LOAD4(x6, i);
+    if (COUNT > 7) s += LOAD4(x7, i);
+    return s;
 }
+
+void main() { EACH_STORE(y, a.count, value) }

@@ -9,7 +9,6 @@
 BIND_X(0, x)
 BIND_OUT(1, y)
 
-void main()
-{
-    EACH4(i, a.count) STORE4(y, i, LOADX4(x, i), a.count);
-}
+vec4 value(uint i) { return LOADX4(x, i); }
+
+void main() { EACH_STORE(y, a.count, value) }

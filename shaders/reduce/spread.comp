@@ -11,10 +11,14 @@
 BIND_R(0, x, float)
 BIND_OUT(1, y)
 
+vec4 of_row;
+
+vec4 value(uint i, uint row) { return of_row; }
+
 void main()
 {
     EACH_ROW(row) {
-        vec4 v = vec4(a.factor * x[row]);
-        EACH_IN_ROW(i, row) STORE_ROW(y, i, row, v);
+        of_row = vec4(a.factor * x[row]);
+        ROW_STORE(y, row, value)
     }
 }

@@ -6,7 +6,7 @@
 //   SWITCH         loss = E sum (mass / sum mass) (users / sum users) + 0.1 mean lse^2,
 //                  coef = E (users / sum users) / N
 // rows [blocks], mass [blocks, E], users u32 [blocks, E] -> loss, coef [E]. One workgroup.
-// [moduleformer] sections 6.2 and 9
+// [moduleformer] sections 6.2 and 9, [switch], [zloss]
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "types.glsl"

@@ -3,11 +3,12 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "types.glsl"
+#include "integers.glsl"
 #include "grid.glsl"
 #include "args.h"
 #include "args/sort_offsets.h"
 
-BIND_R(0, keys, uint) // -1 reads as the largest key
+BIND_TI(0, keys)
 BIND_W(1, offsets, int)
 
 void main()
@@ -17,7 +18,7 @@ void main()
     uint low = 0u, high = a.count;
     while (low < high) {
         uint middle = (low + high) / 2u;
-        if (keys[middle] < e)
+        if (uint(LOAD4I(keys, middle >> 2)[middle & 3u]) < e) // -1 reads as the largest key
             low = middle + 1u;
         else
             high = middle;

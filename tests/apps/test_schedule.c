@@ -40,7 +40,11 @@ static void cosine_falls_to_the_floor(void **state)
 {
     (void)state;
     qn_schedule s = {
-        .decay = QN_DECAY_COSINE, .peak = 1, .floor = 0.1, .warmup = 10, .steps = 110,
+        .decay = QN_DECAY_COSINE,
+        .peak = 1,
+        .floor = 0.1,
+        .warmup = 10,
+        .steps = 110,
     };
     assert_int_equal(qn_schedule_check(&s), QN_OK);
     assert_near(qn_schedule_rate(&s, 5), 0.5);

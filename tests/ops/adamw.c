@@ -44,7 +44,9 @@ static void ref(const qn_case *c, qn_ref *in, qn_ref *out)
 // The third step: lr, b1, b2, eps, clip, 1 - b1^3, 1 - b2^3.
 static void fill_step(qn_ref *t, double clip)
 {
-    const double h[8] = { 3e-3, 0.9, 0.95, 1e-8, clip, 1 - 0.9 * 0.9 * 0.9, 1 - 0.95 * 0.95 * 0.95 };
+    const double h[8] = {
+        3e-3, 0.9, 0.95, 1e-8, clip, 1 - 0.9 * 0.9 * 0.9, 1 - 0.95 * 0.95 * 0.95
+    };
     for (int i = 0; i < 8; i++) t->v[i] = h[i];
 }
 
@@ -60,7 +62,8 @@ static void fill_unclipped(qn_ref *t)
 
 static void fill_table(qn_ref *t)
 {
-    for (int64_t i = 0; i < t->count; i++) t->v[i] = i % 2 ? 0.1 * (double)(i / 2) : 1.0 / (double)(1 + i);
+    for (int64_t i = 0; i < t->count; i++)
+        t->v[i] = i % 2 ? 0.1 * (double)(i / 2) : 1.0 / (double)(1 + i);
 }
 
 static void fill_strange_groups(qn_ref *t) // rows that the table lacks freeze as well
@@ -74,11 +77,15 @@ static void fill_frozen(qn_ref *t)
     for (int64_t i = 0; i < t->count; i++) t->v[i] = -1;
 }
 
-#define VECTOR(label, n, ...) { .name = label, .shape = { 1, { n } }, __VA_ARGS__ }
+#define VECTOR(label, n, ...)                                                                      \
+    {                                                                                              \
+        .name = label, .shape = { 1, { n } }, __VA_ARGS__                                          \
+    }
 #define CASE(label, n, hyper, rows, ...)                                                           \
     {                                                                                              \
         .name = label, .inputs = 8,                                                                \
-        .in = { VECTOR("p", n, .stored = true), VECTOR("grad", n),                                 \
+        .in = { VECTOR("p", n, .stored = true),                                                    \
+                VECTOR("grad", n),                                                                 \
                 VECTOR("m", n, .scale = 0.1, .stored = true),                                      \
                 VECTOR("v", n, .gen = QN_GEN_UNIFORM, .hi = 0.1, .stored = true),                  \
                 VECTOR("hyper", 8, .gen = QN_GEN_CUSTOM, .fill = hyper),                           \

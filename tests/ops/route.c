@@ -111,10 +111,16 @@ static void fill_zeros(qn_ref *t) // of both signs, which are equal
 static void fill_one_for_all(qn_ref *t)
 {
     int64_t width = qn_shape_last(t->shape);
-    for (int64_t i = 0; i < t->count; i++) t->v[i] = i % width == 3 ? 5 : 0.125 * (double)(i % width);
+    for (int64_t i = 0; i < t->count; i++)
+        t->v[i] = i % width == 3 ? 5 : 0.125 * (double)(i % width);
 }
 
-#define LOGITS(n, e, ...) { { .name = "logits", .shape = { 2, { n, e } }, __VA_ARGS__ } }
+#define LOGITS(n, e, ...)                                                                          \
+    {                                                                                              \
+        {                                                                                          \
+            .name = "logits", .shape = { 2, { n, e } }, __VA_ARGS__                                \
+        }                                                                                          \
+    }
 #define DISTINCT(range) .gen = QN_GEN_DISTINCT, .lo = -(range), .hi = range
 #define CASE(label, k, which, ...)                                                                 \
     {                                                                                              \
@@ -260,17 +266,16 @@ static void fill_experts(qn_ref *t) // different ones in each row, of at least 1
     }
 
 static const qn_case grad_cases[] = {
-    GRAD_CASE("1x16_k1", 1, 16, 1, BOTH),
-    GRAD_CASE("33x17_k2", 33, 17, 2, BOTH),
-    GRAD_CASE("33x16_k4_gates", 33, 16, 4, GATES),
-    GRAD_CASE("9x64_probs", 9, 64, 2, PROBS),
+    GRAD_CASE("1x16_k1", 1, 16, 1, BOTH),          GRAD_CASE("33x17_k2", 33, 17, 2, BOTH),
+    GRAD_CASE("33x16_k4_gates", 33, 16, 4, GATES), GRAD_CASE("9x64_probs", 9, 64, 2, PROBS),
     GRAD_CASE("5x19_k3_gates", 5, 19, 3, GATES),
 };
 
 static void refuse_gates_shape(qn_graph *g)
 {
     QN_OP1(g, &qn_op_route_grad, NULL, qn_input(g, "p", QN_F32, QN_SHAPE(3, 4)),
-           qn_input(g, "e", QN_I32, QN_SHAPE(3, 2)), qn_input(g, "dg", QN_F32, QN_SHAPE(2, 3)), NULL);
+           qn_input(g, "e", QN_I32, QN_SHAPE(3, 2)), qn_input(g, "dg", QN_F32, QN_SHAPE(2, 3)),
+           NULL);
 }
 
 static const qn_refusal grad_refusals[] = {

@@ -17,7 +17,9 @@ static int build(qn_graph *g, const qn_case *c, const qn_tensor *const *in, cons
     const setup *s = c->params;
     qn_routing r = qn_route(g, in[0], &(qn_route_opts){ .choices = s->choices });
     out[0] = qn_router_loss_of(g, &r, s->kind);
-    return 1;
+    if (!out[0]) return 1;
+    out[1] = qn_tensor_node(out[0])->out[1]; // the coefficients that the gradient needs
+    return 2;
 }
 
 // What the reference needs to know of a row, and what of all.
@@ -83,11 +85,18 @@ static void ref(const qn_case *c, qn_ref *in, qn_ref *out)
     }
     double marginal = 0, marginal_size = 0, total = 0, product = 0;
     for (int64_t e = 0; e < width; e++) {
-        double p = mass[e] / (double)rows;
-        marginal -= p * log(p + epsilon);
-        marginal_size += p * (1 + fabs(log(p + epsilon)));
+        double p = mass[e] / (double)rows, logarithm = log(p + epsilon);
+        double coef = (logarithm + p / (p + epsilon)) / (double)rows;
+        marginal -= p * logarithm;
+        marginal_size += p * (1 + fabs(logarithm));
         total += count[e];
         product += p * count[e];
+        out[1].v[e] = s->kind == QN_ROUTER_MI ? coef : -coef;
+        out[1].mag[e] = (2 + fabs(logarithm)) / (double)rows;
+    }
+    for (int64_t e = 0; s->kind == QN_ROUTER_SWITCH && e < width; e++) {
+        out[1].v[e] = (double)width * count[e] / fmax(total, 1e-12) / (double)rows;
+        out[1].mag[e] = out[1].v[e];
     }
     product *= (double)width / fmax(total, 1e-12);
     switch (s->kind) {
@@ -104,8 +113,8 @@ static void ref(const qn_case *c, qn_ref *in, qn_ref *out)
         out[0].mag[0] = marginal_size;
         break;
     }
-    out[0].terms = (double)(rows + width);
-    out[0].slack = slack_of(range);
+    out[0].terms = out[1].terms = (double)(rows + width);
+    out[0].slack = out[1].slack = slack_of(range);
 }
 
 static void fill_equal(qn_ref *t)
@@ -119,17 +128,28 @@ static void fill_one_for_all(qn_ref *t) // marginals of nearly 0 and nearly 1
     for (int64_t i = 0; i < t->count; i++) t->v[i] = i % width == 1 ? 12 : 0.5 * (double)(i % 3);
 }
 
-#define LOGITS(n, e, ...) { { .name = "logits", .shape = { 2, { n, e } }, __VA_ARGS__ } }
+static void fill_rare(qn_ref *t) // marginals about as small as the epsilon
+{
+    int64_t width = qn_shape_last(t->shape);
+    for (int64_t i = 0; i < t->count; i++) t->v[i] = i % width ? -15.0 - (double)(i % width) : 0;
+}
+
+#define LOGITS(n, e, ...)                                                                          \
+    {                                                                                              \
+        {                                                                                          \
+            .name = "logits", .shape = { 2, { n, e } }, __VA_ARGS__                                \
+        }                                                                                          \
+    }
 #define DISTINCT(range) .gen = QN_GEN_DISTINCT, .lo = -(range), .hi = range
 #define CASE(label, k, which, ...)                                                                 \
     {                                                                                              \
         .name = label, .inputs = 1, .in = __VA_ARGS__, .params = &(const setup){ k, which },       \
-        .build = build, .ref = ref                                                                 \
+        .build = build, .ref = ref, .no_grad_out = 2                                               \
     }
 #define EACH_KIND(label, k, ...)                                                                   \
     CASE("mi_" label, k, QN_ROUTER_MI, __VA_ARGS__),                                               \
-    CASE("switch_" label, k, QN_ROUTER_SWITCH, __VA_ARGS__),                                       \
-    CASE("concentration_" label, k, QN_ROUTER_CONCENTRATION, __VA_ARGS__)
+        CASE("switch_" label, k, QN_ROUTER_SWITCH, __VA_ARGS__),                                   \
+        CASE("concentration_" label, k, QN_ROUTER_CONCENTRATION, __VA_ARGS__)
 
 static const qn_case cases[] = {
     EACH_KIND("1x1", 1, LOGITS(1, 1, DISTINCT(1), .grad = true)),
@@ -145,7 +165,9 @@ static const qn_case cases[] = {
     EACH_KIND("2061x16", 2, LOGITS(2061, 16, DISTINCT(3), .grad = true)),
     EACH_KIND("equal_17x12", 3, LOGITS(17, 12, .gen = QN_GEN_CUSTOM, .fill = fill_equal)),
     EACH_KIND("one_for_all", 1, LOGITS(21, 8, .gen = QN_GEN_CUSTOM, .fill = fill_one_for_all)),
-    EACH_KIND("saturated", 3, LOGITS(17, 8, DISTINCT(1000))),
+    // Logits down from 0, so that what a gate of zero changes is not lost behind the z loss.
+    EACH_KIND("saturated", 3, LOGITS(17, 8, .gen = QN_GEN_DISTINCT, .lo = -1750, .hi = 250)),
+    EACH_KIND("rare", 1, LOGITS(3, 8, .gen = QN_GEN_CUSTOM, .fill = fill_rare)),
     CASE("mi_normal_50x16", 2, QN_ROUTER_MI, LOGITS(50, 16, .grad = true)),
     { .name = "mi_2048x16",
       .inputs = 1,
@@ -153,7 +175,8 @@ static const qn_case cases[] = {
       .params = &(const setup){ 2, QN_ROUTER_MI },
       .build = build,
       .ref = ref,
-      .bench = true },
+      .bench = true,
+      .no_grad_out = 2 },
 };
 
 // A routing made by hand, with one thing wrong.
@@ -275,7 +298,8 @@ static void refuse_dloss(qn_graph *g)
 }
 
 static const qn_refusal grad_refusals[] = {
-    { "dloss", QN_ERR_INVALID, "gradient of the loss (d) has shape [2], expected []", refuse_dloss },
+    { "dloss", QN_ERR_INVALID, "gradient of the loss (d) has shape [2], expected []",
+      refuse_dloss },
 };
 
 QN_OP_TEST(router_loss_grad, grad_cases, grad_refusals);

@@ -42,7 +42,12 @@ static void fill_extremes(qn_ref *t)
     for (int64_t i = 0; i < t->count; i++) t->v[i] = keys[i % 9];
 }
 
-#define KEYS(n, ...) { { .name = "keys", .dtype = QN_I32, .shape = { 1, { n } }, __VA_ARGS__ } }
+#define KEYS(n, ...)                                                                               \
+    {                                                                                              \
+        {                                                                                          \
+            .name = "keys", .dtype = QN_I32, .shape = { 1, { n } }, __VA_ARGS__                    \
+        }                                                                                          \
+    }
 #define BETWEEN(low, high) .gen = QN_GEN_INT, .lo = low, .hi = high
 #define CASE(label, many, ...)                                                                     \
     {                                                                                              \

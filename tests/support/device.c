@@ -20,6 +20,23 @@ static int keep_module(struct dl_phdr_info *info, size_t size, void *user)
     return 0;
 }
 
+#if defined(__SANITIZE_ADDRESS__)
+#define LEAK_SANITIZER 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define LEAK_SANITIZER 1
+#endif
+#endif
+#if defined(LEAK_SANITIZER)
+// The validation layer's own records refer to each other in circles that it does not break. What
+// we leak of Vulkan's, it reports itself.
+QN_API const char *__lsan_default_suppressions(void); // found by name
+const char *__lsan_default_suppressions(void)
+{
+    return "leak:libVkLayer_khronos_validation\n";
+}
+#endif
+
 void qn_keep_drivers(void)
 {
     dl_iterate_phdr(keep_module, NULL);

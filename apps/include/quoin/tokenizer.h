@@ -14,12 +14,12 @@ typedef struct qn_tokens {
     int32_t *id;
     size_t count, capacity;
 } qn_tokens;
-typedef struct qn_bytes {
+typedef struct qn_text {
     char *data; // after a call that appends: a NUL follows the last byte
     size_t size, capacity;
-} qn_bytes;
+} qn_text;
 QN_API void qn_tokens_free(qn_tokens *t);
-QN_API void qn_bytes_free(qn_bytes *t);
+QN_API void qn_text_free(qn_text *t);
 
 // Immutable once open, hence thread-safe.
 typedef struct qn_tokenizer qn_tokenizer;
@@ -58,7 +58,7 @@ typedef struct qn_decode_opts {
 
 // Appends the bytes of the tokens. An id that is not in use is QN_ERR_INVALID.
 QN_API qn_result qn_tokenizer_decode(const qn_tokenizer *t, const int32_t *ids, size_t count,
-                                     const qn_decode_opts *opts, qn_bytes *out);
+                                     const qn_decode_opts *opts, qn_text *out);
 
 // Decoding as tokens arrive. What is appended is always whole characters; the beginning of one is
 // held back until its rest comes. All of it together is what decoding with `repair` gives.
@@ -68,8 +68,8 @@ typedef struct qn_token_stream {
     uint8_t held[4];
     uint32_t held_size;
 } qn_token_stream;
-QN_API qn_result qn_token_stream_push(qn_token_stream *s, int32_t id, qn_bytes *out);
-QN_API qn_result qn_token_stream_finish(qn_token_stream *s, qn_bytes *out); // and starts anew
+QN_API qn_result qn_token_stream_push(qn_token_stream *s, int32_t id, qn_text *out);
+QN_API qn_result qn_token_stream_finish(qn_token_stream *s, qn_text *out); // and starts anew
 
 typedef struct qn_tokenizer_train_opts {
     uint32_t size;              // of the vocabulary, required: at least special_count + 256
