@@ -53,7 +53,7 @@ typedef struct writing {
     qn_sampler *sampler;
     qn_tokens prompt;
     qn_token_stream stream;
-    qn_bytes text;
+    qn_text text;
     float *logits;
     bool stopped;
 } writing;
@@ -137,7 +137,7 @@ qn_result qn_generate(qn_device *dev, const qn_folder *f, const qn_generate_opts
     qn_decoder_destroy(&w.decoder);
     qn_sampler_destroy(&w.sampler);
     qn_tokens_free(&w.prompt);
-    qn_bytes_free(&w.text);
+    qn_text_free(&w.text);
     qn_free(w.logits);
     return r;
 }

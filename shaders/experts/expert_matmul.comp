@@ -29,7 +29,7 @@ shared uint slots[TM];
 
 void main()
 {
-    uint lane = gl_LocalInvocationID.x, tile = gl_WorkGroupID.y;
+    uint lane = gl_LocalInvocationID.x, tile = a.first_tile + gl_WorkGroupID.y;
     if (lane == 0) expert = a.experts;
     barrier();
     for (uint e = lane; e < a.experts; e += SIZE)

@@ -28,7 +28,7 @@ uint slots[ROW_LOADS]; // slots[i / GROUP] of lane i % GROUP: the slot of row i
 
 void main()
 {
-    uint lane = gl_SubgroupInvocationID, tile = gl_WorkGroupID.y;
+    uint lane = gl_SubgroupInvocationID, tile = a.first_tile + gl_WorkGroupID.y;
     uint n0 = (gl_WorkGroupID.x * GROUP + lane) * 4;
 
     uint before = 0; // experts 1.. whose tiles start at or before this one

@@ -1,4 +1,4 @@
-// dw[e] = sum over the slots of expert e of x[slot / CHOICES]^T y[slot]: qn_expert_outer.
+// dw[e] = sum over the slots of expert e of x[slot / X_SLOTS]^T y[slot / Y_SLOTS]: qn_expert_outer.
 // Groups of 128: (column tiles of 64, row tiles of 8 ROWS, experts). [scattermoe]
 #version 450
 #extension GL_GOOGLE_include_directive : require
@@ -8,8 +8,9 @@
 
 layout(constant_id = 1) const uint ROWS = 8;       // of the tile per invocation: 4 or 8
 layout(constant_id = 2) const bool ALIGNED = true; // rows of x, y and dw are whole vec4s
-layout(constant_id = 3) const uint CHOICES = 1;    // slots that share a row of x
-layout(constant_id = 4) const bool ADD = false;    // a later pass over the slots: add to dw
+layout(constant_id = 3) const uint X_SLOTS = 1;    // slots that share a row of x
+layout(constant_id = 4) const uint Y_SLOTS = 1;    // and a row of y
+layout(constant_id = 5) const bool ADD = false;    // a later pass over the slots: add to dw
 const bool TRANSPOSE_A = true, TRANSPOSE_B = false;
 
 BIND_T(0, x)
@@ -33,7 +34,7 @@ void get(uint p, uint end, uint m0, uint n0)
         uint column = min(m0 + part_place(part, TM, true), (a.m - 1) & ~3u);
         a_next[g] = vec4(0.0);
         if (t >= end) continue;
-        uint at = uint(order[t]) / CHOICES * a.m + column;
+        uint at = uint(order[t]) / X_SLOTS * a.m + column;
         a_next[g] = ALIGNED ? LOAD4(x, at / 4) : any_x(at, a.x_last);
     }
     [[unroll]] for (uint g = 0; g < B_LOADS; g++) {
@@ -42,14 +43,14 @@ void get(uint p, uint end, uint m0, uint n0)
         uint column = min(n0 + part_place(part, 64, true), (a.n - 1) & ~3u);
         b_next[g] = vec4(0.0);
         if (t >= end) continue;
-        uint at = uint(order[t]) * a.n + column;
+        uint at = uint(order[t]) / Y_SLOTS * a.n + column;
         b_next[g] = ALIGNED ? LOAD4(y, at / 4) : any_y(at, a.y_last);
     }
 }
 
 void main()
 {
-    uint lane = gl_LocalInvocationID.x, e = gl_WorkGroupID.z;
+    uint lane = gl_LocalInvocationID.x, e = a.first_expert + gl_WorkGroupID.z;
     uint m0 = gl_WorkGroupID.y * TM, n0 = gl_WorkGroupID.x * 64;
     uint end = uint(offsets[e + 1]), first = min(uint(offsets[e]) + a.first, end);
     end = min(end, first + a.count);

@@ -1,4 +1,4 @@
-// dw[e] = sum over the slots of expert e of x[slot / CHOICES]^T y[slot]: qn_expert_outer. For CPU
+// dw[e] = sum over the slots of expert e of x[slot / X_SLOTS]^T y[slot / Y_SLOTS]: qn_expert_outer. For CPU
 // drivers. Groups: (column tiles of 4 GROUP, row tiles of TM, experts). [scattermoe]
 #version 450
 #extension GL_GOOGLE_include_directive : require
@@ -8,8 +8,9 @@
 
 layout(constant_id = 1) const uint TM = 16;
 layout(constant_id = 2) const bool ALIGNED = true; // rows of x, y and dw are whole vec4s
-layout(constant_id = 3) const uint CHOICES = 1;    // slots that share a row of x
-layout(constant_id = 4) const bool ADD = false;    // a later pass over the slots: add to dw
+layout(constant_id = 3) const uint X_SLOTS = 1;    // slots that share a row of x
+layout(constant_id = 4) const uint Y_SLOTS = 1;    // and a row of y
+layout(constant_id = 5) const bool ADD = false;    // a later pass over the slots: add to dw
 const bool TRANSPOSE_A = true, TRANSPOSE_B = false;
 
 BIND_T(0, x)
@@ -35,7 +36,7 @@ uint slot_of(uint t)
 
 void main()
 {
-    uint lane = gl_SubgroupInvocationID, e = gl_WorkGroupID.z;
+    uint lane = gl_SubgroupInvocationID, e = a.first_expert + gl_WorkGroupID.z;
     uint m0 = gl_WorkGroupID.y * TM, n0 = (gl_WorkGroupID.x * GROUP + lane) * 4;
     uint y_column = min(n0, (a.n - 1) & ~3u);
     uint end = uint(offsets[e + 1]), first = min(uint(offsets[e]) + a.first, end);
@@ -52,12 +53,12 @@ void main()
             [[unroll]] for (uint d = 1; d < GROUP / (TM / 4); d++)
                 slot = t == t0 + d ? slot_of(t0 + d) : slot;
             uint column = min(m0 + part % (TM / 4) * 4, (a.m - 1) & ~3u);
-            uint at = slot / CHOICES * a.m + column;
+            uint at = slot / X_SLOTS * a.m + column;
             vec4 v = ALIGNED ? LOAD4(x, at / 4) : any_x(at, a.x_last);
             a_part[g] = mix(vec4(0.0), v, bvec4(p + t < end));
         }
         [[unroll]] for (uint t = 0; t < UNROLL; t++) {
-            uint at = slot_of(t) * a.n + y_column;
+            uint at = slot_of(t) / Y_SLOTS * a.n + y_column;
             b_part[t] = ALIGNED ? LOAD4(y, at / 4) : any_y(at, a.y_last);
         }
         tile_multiply();

@@ -111,7 +111,7 @@ static void ref_activate(const qn_case *c, qn_ref *in, qn_ref *out)
     }
 #define BENCH(label, kind)                                                                         \
     {                                                                                              \
-        .name = label, .inputs = 1, .in = { { .name = "x", .shape = S2(2048, 2048) } },            \
+        .name = label, .inputs = 1, .in = { { .name = "x", .shape = S2(2048, 512) } },            \
         .params = &(const uint32_t){ kind }, .build = build_activate, .ref = ref_activate,         \
         .bench = true                                                                              \
     }

@@ -81,7 +81,7 @@ static void ref(const qn_case *c, qn_ref *in, qn_ref *out)
 #define BENCH(label, k, with_bias, count)                                                          \
     {                                                                                              \
         .name = label, .inputs = count,                                                            \
-        .in = { { .name = "x", .shape = S2(8192, 512) }, { .name = "w", .shape = S1(512) },        \
+        .in = { { .name = "x", .shape = S2(2048, 512) }, { .name = "w", .shape = S1(512) },        \
                 { .name = "b", .shape = S1(512) } },                                               \
         .params = &(const setup){ k, 1e-5f, with_bias }, .build = build, .ref = ref, .bench = true \
     }
@@ -97,14 +97,14 @@ static const qn_case layer_cases[] = {
     NORM("far_9x96", LAYER, 1e-5f, true, S2(9, 96), 96, .gen = QN_GEN_UNIFORM, .lo = 99, .hi = 101),
     NORM("70x2", LAYER, 0.1f, true, S2(70, 2), 2, .scale = 1),
     NORM("9x1", LAYER, 1, true, S2(9, 1), 1, .scale = 1),
-    BENCH("8192x512", LAYER, true, 3),
+    BENCH("2048x512", LAYER, true, 3),
 };
 static const qn_case rms_cases[] = {
     NORM("7x5", RMS, 1e-5f, false, S2(7, 5), 5, .scale = 1),
     NORM("5x64", RMS, 1e-6f, false, S2(5, 64), 64, .scale = 1),
     NORM("2x3x131", RMS, 1e-5f, false, S3(2, 3, 131), 131, .scale = 0.1),
     NORM("67x128", RMS, 1e-5f, false, S2(67, 128), 128, .scale = 1),
-    BENCH("8192x512", RMS, false, 2),
+    BENCH("2048x512", RMS, false, 2),
 };
 
 static void fill_zeros(qn_ref *t) { (void)t; }
@@ -118,7 +118,7 @@ static const qn_case unit_cases[] = {
     { .name = "zeros_3x9", .inputs = 1,
       .in = { { .name = "x", .shape = S2(3, 9), .gen = QN_GEN_CUSTOM, .fill = fill_zeros } },
       .params = &(const setup){ UNIT, 1e-6f, false }, .build = build, .ref = ref },
-    BENCH("8192x512", UNIT, false, 1),
+    BENCH("2048x512", UNIT, false, 1),
 };
 
 static const qn_tensor *input(qn_graph *g, const char *name, qn_shape shape)

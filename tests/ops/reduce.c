@@ -53,7 +53,7 @@ static const qn_case reduce_cases[] = {
     REDUCE("max_9x5", QN_MAX, S2(9, 5), false),
     REDUCE("max_65x66", QN_MAX, S2(65, 66), false),
     REDUCE("max_2x4099", QN_MAX, S2(2, 4099), false),
-    { .name = "8192x512", .inputs = 1, .in = { { .name = "x", .shape = S2(8192, 512) } },
+    { .name = "2048x512", .inputs = 1, .in = { { .name = "x", .shape = S2(2048, 512) } },
       .params = &(const qn_reduction){ QN_SUM }, .build = build_reduce, .ref = ref_reduce,
       .bench = true },
 };
@@ -246,7 +246,7 @@ static const qn_case sum_rows_cases[] = {
     SUM(sum_rows, ref_sum_rows, "1000x1", S2(1000, 1)),
     SUM(sum_rows, ref_sum_rows, "3x5x300", S3(3, 5, 300)),
     SUM(sum_rows, ref_sum_rows, "17000x4", S2(17000, 4)),
-    { .name = "8192x512", .inputs = 1, .in = { { .name = "x", .shape = S2(8192, 512) } },
+    { .name = "2048x512", .inputs = 1, .in = { { .name = "x", .shape = S2(2048, 512) } },
       .build = build_sum_rows, .ref = ref_sum_rows, .bench = true },
 };
 // Blocks of a sum have 8192 elements.
@@ -255,7 +255,7 @@ static const qn_case sum_rows_cases[] = {
         SUM(op, refs, "128x64", S2(128, 64)), SUM(op, refs, "8193", S1(8193)),                     \
         SUM(op, refs, "101x331", S2(101, 331)),                                                    \
     {                                                                                              \
-        .name = "4194304", .inputs = 1, .in = { { .name = "x", .shape = S1(4194304) } },           \
+        .name = "1048576", .inputs = 1, .in = { { .name = "x", .shape = S1(1048576) } },           \
         .build = build_##op, .ref = refs, .bench = true                                            \
     }
 static const qn_case sum_all_cases[] = { SUMS(sum_all, ref_sum_rows) };

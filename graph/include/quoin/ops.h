@@ -170,8 +170,8 @@ typedef struct qn_expert_opts {
 QN_API const qn_tensor *qn_expert_matmul(qn_graph *g, const qn_tensor *x, const qn_tensor *w,
                                          const qn_routing *routing, const qn_expert_opts *opts);
 
-// dw[e] = sum over slots a of expert e of x[row of a]^T y[a]: x [N, I] or [N*K, I],
-// y [N*K, O] -> [E, I, O]. Not differentiable.
+// dw[e] = sum over slots a of expert e of x[row of a]^T y[row of a]: x [N, I] or [N*K, I],
+// y [N, O] or [N*K, O] -> [E, I, O]. Not differentiable.
 QN_API const qn_tensor *qn_expert_outer(qn_graph *g, const qn_tensor *x, const qn_tensor *y,
                                         const qn_routing *routing);
 
