@@ -1,4 +1,5 @@
 // Charts as SVG text: line charts, heat maps and bar charts. The same data gives the same bytes.
+// A width too small for the labels is enlarged.
 // Colours suit light and dark pages. Values that are not finite (and those not above zero on a
 // logarithmic axis) are left out; a chart without any value says so. Titles and labels may be any
 // bytes. Each function appends a whole document to `out`; qn_textbuf_save() writes it to a file.

@@ -207,7 +207,7 @@ static void curve(qn_textbuf *t, const qn_svg_series *s, size_t k, const qn_scal
 void qn_svg_lines_text(const qn_svg_lines *c, qn_textbuf *t)
 {
     frame f = { .width = c->width > 0 ? c->width : 760, .height = c->height > 0 ? c->height : 440 };
-    if (f.width < 240) f.width = 240;
+    if (f.width < 320) f.width = 320;
     if (f.height < 160) f.height = 160;
     qn_scale x = qn_scale_start(c->x_log), y = qn_scale_start(c->y_log);
     see_data(c, &x, &y);
