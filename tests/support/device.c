@@ -42,24 +42,6 @@ void qn_keep_drivers(void)
     dl_iterate_phdr(keep_module, NULL);
 }
 
-// The layer's synchronization checks keep what they know of a device in objects that own each other
-// (seen with 1.3.239). Leaks of ours that hide behind such frames are objects not destroyed, which
-// the layer itself reports.
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define WITH_LEAK_CHECKER
-#endif
-#elif defined(__SANITIZE_ADDRESS__)
-#define WITH_LEAK_CHECKER
-#endif
-#ifdef WITH_LEAK_CHECKER
-__attribute__((visibility("default"))) const char *__lsan_default_suppressions(void);
-const char *__lsan_default_suppressions(void)
-{
-    return "leak:libVkLayer_khronos_validation\n";
-}
-#endif
-
 static void skip_program(void)
 {
     printf("skipped: %s\n", qn_error_message());
