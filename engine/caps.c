@@ -22,8 +22,6 @@ typedef struct quirk {
     uint32_t not_vendor;  // 0: none is excepted
     const char *device;   // part of the device's name; NULL: any
     uint32_t before;      // driver versions below this; 0: all
-    const char *variable; // only while this environment variable ...
-    const char *value;    // ... has this value; NULL: regardless
     uint32_t hide;        // qn_cap bits the driver claims in vain
     uint64_t rounds;      // most loop rounds of one invocation
 } quirk;
@@ -31,11 +29,6 @@ typedef struct quirk {
 static const quirk quirks[] = {
     // One counter for all loops of an invocation; at 65,535 every loop ends, silently.
     { .name = "loop limit", .driver = VK_DRIVER_ID_MESA_LLVMPIPE, .rounds = 60000 },
-    // Set by qn_quirks_before_loading(); listed so that reports tell.
-    { .name = "wide vectors",
-      .driver = VK_DRIVER_ID_MESA_LLVMPIPE,
-      .variable = "LP_NATIVE_VECTOR_WIDTH",
-      .value = "512" },
     // The period of a timestamp may change while running, except on Apple's own GPUs.
     { .name = "unsteady timestamps",
       .driver = VK_DRIVER_ID_MOLTENVK,
@@ -50,9 +43,7 @@ static bool quirk_applies(const quirk *q, const qn_device_info *info, VkDriverId
     if (q->not_vendor && q->not_vendor == info->vendor) return false;
     if (q->device && !strstr(info->name, q->device)) return false;
     if (q->before && info->driver_version >= q->before) return false;
-    if (!q->variable) return true;
-    const char *value = getenv(q->variable);
-    return value && !strcmp(value, q->value);
+    return true;
 }
 
 static void apply_quirks(qn_adapter *a, VkDriverId driver)
@@ -67,16 +58,6 @@ static void apply_quirks(qn_adapter *a, VkDriverId driver)
         snprintf(info->quirks + used, sizeof info->quirks - used, "%s%s", used ? ", " : "",
                  q->name);
     }
-}
-
-void qn_quirks_before_loading(void)
-{
-    // The software driver takes 256-bit vectors by default, also where it could have 512.
-#if defined(__x86_64__) && defined(__GNUC__)
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-        qn_env_default("LP_NATIVE_VECTOR_WIDTH", "512");
-#endif
 }
 
 // ---------------------------------------------------------------------------------- queries

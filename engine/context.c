@@ -63,7 +63,6 @@ static qn_result load_loader(void)
 {
     static bool loaded;
     if (loaded) return QN_OK;
-    qn_quirks_before_loading();
     if (volkInitialize() != VK_SUCCESS)
         return qn_fail(QN_ERR_NO_DEVICE, "no Vulkan loader on this machine: %s", install_advice);
     loaded = true;
