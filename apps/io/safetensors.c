@@ -5,7 +5,7 @@
 #include "io/map.h"
 #include "mem.h"
 #include "platform.h"
-#include "safetensors_dtype.h"
+#include "safetensors_impl.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -17,6 +17,7 @@
 struct qn_safetensors {
     char *path;
     qn_mapping map;
+    bool mapped;    // map is ours to release
     qn_arena arena; // names and metadata
     qn_safetensor *tensors;
     size_t count;
@@ -87,8 +88,10 @@ static qn_result read_tensor(qn_safetensors *s, qn_json info, uint64_t header, q
     QN_TRY(qn_json_int(qn_json_next(first), NULL, begin, INT64_MAX, &end));
     uint64_t available = s->map.size - header;
     if ((uint64_t)end > available)
-        return qn_json_fail(offsets, "end at byte %" PRId64 " of data, but the file has %" PRIu64
-                            " (is it cut short?)", end, available);
+        return qn_json_fail(offsets,
+                            "end at byte %" PRId64 " of data, but the file has %" PRIu64
+                            " (is it cut short?)",
+                            end, available);
     if ((uint64_t)(end - begin) != t->size)
         return qn_json_fail(offsets, "span %" PRId64 " bytes, but dtype and shape need %" PRIu64,
                             end - begin, t->size);
@@ -125,7 +128,8 @@ static qn_result check_layout(qn_safetensors *s, uint64_t header)
         if (begin > at)
             return qn_fail(QN_ERR_FORMAT,
                            "%s: tensor %s: bytes %" PRIu64 " to %" PRIu64
-                           " before it belong to no tensor", s->path, t->name, at, begin);
+                           " before it belong to no tensor",
+                           s->path, t->name, at, begin);
         at = begin + t->size;
     }
     if (at != s->map.size - header)
@@ -150,9 +154,8 @@ static qn_result read_header(qn_safetensors *s, qn_json root, uint64_t header)
     return check_layout(s, header);
 }
 
-static qn_result open_single(qn_safetensors *s)
+static qn_result read_content(qn_safetensors *s)
 {
-    QN_TRY(qn_map_file(s->path, &s->map));
     const uint8_t *bytes = s->map.data;
     if (s->map.size < 8)
         return qn_fail(QN_ERR_FORMAT, "%s: %" PRIu64 " bytes, too short for a safetensors file",
@@ -162,7 +165,8 @@ static qn_result open_single(qn_safetensors *s)
     if (length > s->map.size - 8 || length > HEADER_LIMIT)
         return qn_fail(QN_ERR_FORMAT,
                        "%s: a header of %" PRIu64 " bytes in a file of %" PRIu64
-                       " (not a safetensors file, or cut short)", s->path, length, s->map.size);
+                       " (not a safetensors file, or cut short)",
+                       s->path, length, s->map.size);
     if (!length || bytes[8] != '{')
         return qn_fail(QN_ERR_FORMAT, "%s: the header does not begin with '{'", s->path);
 
@@ -172,6 +176,13 @@ static qn_result open_single(qn_safetensors *s)
     qn_result r = read_header(s, qn_json_root(doc), 8 + length);
     qn_json_close(&doc);
     return r;
+}
+
+static qn_result open_single(qn_safetensors *s)
+{
+    QN_TRY(qn_map_file(s->path, &s->map));
+    s->mapped = true;
+    return read_content(s);
 }
 
 static qn_result open_file(const char *path, bool index, qn_safetensors **out);
@@ -241,12 +252,20 @@ static qn_result open_index(qn_safetensors *s)
     return r;
 }
 
-static qn_result open_file(const char *path, bool index, qn_safetensors **out)
+static qn_result create(const char *path, qn_safetensors **out)
 {
     qn_safetensors *s = qn_calloc(1, sizeof *s);
     if (!s) return qn_no_memory(sizeof *s);
     s->path = qn_strdup(path);
-    qn_result r = !s->path ? qn_no_memory(strlen(path)) : index ? open_index(s) : open_single(s);
+    *out = s;
+    if (s->path) return QN_OK;
+    qn_safetensors_close(out);
+    return qn_no_memory(strlen(path));
+}
+
+// Hands out what was read, or closes it.
+static qn_result finish(qn_safetensors *s, qn_result r, qn_safetensors **out)
+{
     if (r != QN_OK) {
         qn_safetensors_close(&s);
         return qn_fail_printable(r);
@@ -254,6 +273,22 @@ static qn_result open_file(const char *path, bool index, qn_safetensors **out)
     if (s->count) qsort(s->tensors, s->count, sizeof *s->tensors, by_name);
     *out = s;
     return QN_OK;
+}
+
+static qn_result open_file(const char *path, bool index, qn_safetensors **out)
+{
+    qn_safetensors *s = NULL;
+    QN_TRY(create(path, &s));
+    return finish(s, index ? open_index(s) : open_single(s), out);
+}
+
+qn_result qn_safetensors_parse(const char *name, const void *data, size_t size,
+                               qn_safetensors **out)
+{
+    qn_safetensors *s = NULL;
+    QN_TRY(create(name, &s));
+    s->map = (qn_mapping){ .data = data, .size = size };
+    return finish(s, read_content(s), out);
 }
 
 // dir/name in a fresh allocation, NULL when there is no such file.
@@ -286,7 +321,8 @@ static qn_result open_dir(const char *dir, qn_safetensors **out)
                           ? open_file(path, forms[i].kind == INDEX, out)
                           : qn_fail(QN_ERR_UNSUPPORTED,
                                     "%s: pickled weights can run code and are not read; convert "
-                                    "them to safetensors first", path);
+                                    "them to safetensors first",
+                                    path);
         qn_free(path);
         return r;
     }
@@ -310,7 +346,7 @@ void qn_safetensors_close(qn_safetensors **s)
     qn_free((*s)->shards);
     qn_free((*s)->tensors);
     qn_arena_free(&(*s)->arena);
-    if ((*s)->map.data) qn_unmap_file(&(*s)->map);
+    if ((*s)->mapped) qn_unmap_file(&(*s)->map);
     qn_free((*s)->path);
     qn_free(*s);
     *s = NULL;

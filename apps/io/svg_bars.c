@@ -22,7 +22,7 @@ static void bar(qn_textbuf *t, const qn_scale *x, double v, double y)
 
 static size_t format_value(const qn_svg_bars *c, double v, char text[64])
 {
-    snprintf(text, 64, "%.4g%s%.24s", v, c->unit ? " " : "", c->unit ? c->unit : "");
+    snprintf(text, 64, "%.4g%s%.16s", v, c->unit ? " " : "", c->unit ? c->unit : "");
     return qn_textbuf_columns(text);
 }
 
@@ -44,7 +44,6 @@ static void margins(const qn_svg_bars *c, size_t shown, double *left, double *ro
 
 void qn_svg_bars_text(const qn_svg_bars *c, qn_textbuf *t)
 {
-    int width = c->width >= 240 ? c->width : c->width > 0 ? 240 : 760;
     size_t shown = c->count < MOST ? c->count : MOST;
     double top = c->title ? 44 : 16, left, room;
     if (c->y_label) top += 16;
@@ -55,6 +54,9 @@ void qn_svg_bars_text(const qn_svg_bars *c, qn_textbuf *t)
     qn_scale_see(&x, 0);
     bool minus = x.lo < 0;
     margins(c, shown, &left, &room);
+    int width = c->width > 0 ? c->width : 760,
+        least = (int)(left + (minus ? 2 : 1) * room) + 16 + 120;
+    if (width < least) width = least;
     qn_scale_finish(&x, left + (minus ? room : 0), width - 16 - room, true);
 
     qn_svg_begin(t, width, height, c->title);

@@ -6,6 +6,7 @@
 
 #define MOST_COLUMNS 400
 #define MOST_ROWS 200
+#define LEGEND 86 // pixels at the right for the colour scale
 #define LEVELS 64 // shades; cells of one shade share a path
 
 // The matrix as drawn: averaged in blocks where it has more cells than fit.
@@ -23,7 +24,8 @@ static double block_mean(const grid *g, size_t row, size_t column)
     double sum = 0;
     size_t n = 0;
     for (size_t r = row * g->row_block; r < (row + 1) * g->row_block && r < h->rows; r++) {
-        for (size_t c = column * g->column_block; c < (column + 1) * g->column_block && c < h->columns; c++) {
+        for (size_t c = column * g->column_block;
+             c < (column + 1) * g->column_block && c < h->columns; c++) {
             double v = h->values[r * h->columns + c];
             if (!isfinite(v)) continue;
             n++;
@@ -223,17 +225,19 @@ static double left_margin(const qn_svg_heat *h)
 
 void qn_svg_heat_text(const qn_svg_heat *h, qn_textbuf *t)
 {
-    int width = h->width >= 240 ? h->width : h->width > 0 ? 240 : 760;
     grid g = { .heat = h, .top = h->title ? 44 : 16, .left = left_margin(h) };
+    int width = h->width > 0 ? h->width : 760, least = (int)g.left + LEGEND + 120;
+    if (width < least) width = least;
     g.rows = blocks(h->rows, MOST_ROWS, &g.row_block);
     g.columns = blocks(h->columns, MOST_COLUMNS, &g.column_block);
-    double right = width - 86, tall = fmax(96, fmin(560, (double)g.rows * 22));
+    double right = width - LEGEND, tall = fmax(96, fmin(560, (double)g.rows * 22));
     double bottom = g.top + tall;
     int height = (int)bottom + (h->x_label ? 52 : 34);
     bool any = g.rows && g.columns && find_range(&g);
     qn_svg_begin(t, width, height, h->title);
     if (h->x_label) {
-        qn_svg_label(t, "label", (g.left + right) / 2, height - 12, QN_ANCHOR_MIDDLE, h->x_label, 90);
+        qn_svg_label(t, "label", (g.left + right) / 2, height - 12, QN_ANCHOR_MIDDLE, h->x_label,
+                     90);
     }
     if (h->y_label) qn_svg_label_up(t, 20, (g.top + bottom) / 2, h->y_label);
     if (!any) {

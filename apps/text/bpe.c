@@ -39,10 +39,10 @@ static qn_result keep(qn_tokenizer *t, const char *text, size_t size, const char
 }
 
 // Makes room for the id and returns its place.
-static qn_result reserve(qn_tokenizer *t, const char *name, int64_t id, qn_token **out)
+static qn_result reserve(qn_tokenizer *t, int64_t id, qn_token **out)
 {
     if (id < 0 || id >= QN_TOKEN_LIMIT)
-        return qn_fail(QN_ERR_FORMAT, "token \"%.40s\": id %" PRId64 ", expected 0 to %d", name, id,
+        return qn_fail(QN_ERR_FORMAT, "token id %" PRId64 ", expected 0 to %d", id,
                        QN_TOKEN_LIMIT - 1);
     size_t need = (size_t)id + 1;
     QN_TRY(qn_grow((void **)&t->tokens, &t->capacity, need, sizeof *t->tokens));
@@ -78,16 +78,16 @@ qn_result qn_bpe_add_vocab(qn_tokenizer *t, const char *key, size_t size, int64_
     uint32_t found;
     if (!size || size > QN_TOKEN_BYTES_LIMIT)
         return qn_fail(QN_ERR_FORMAT, "a token of %zu bytes", size);
-    QN_TRY(reserve(t, key, id, &token));
+    QN_TRY(reserve(t, id, &token));
     if (token->key)
-        return qn_fail(QN_ERR_FORMAT, "tokens \"%.40s\" and \"%.40s\" have the same id %" PRId64,
-                       token->key, key, id);
+        return qn_fail(QN_ERR_FORMAT, "tokens \"%.40s\" and \"%.*s\" have the same id %" PRId64,
+                       token->key, size < 40 ? (int)size : 40, key, id);
     QN_TRY(keep(t, key, size, &token->key));
     token->key_size = (uint32_t)size;
     QN_TRY(decode_key(t, token->key, size, token));
     QN_TRY(qn_strmap_add(&t->vocab, token->key, size, (uint32_t)id, &found));
     if (found != (uint32_t)id)
-        return qn_fail(QN_ERR_FORMAT, "token \"%.40s\" is in the vocabulary twice", key);
+        return qn_fail(QN_ERR_FORMAT, "token \"%.40s\" is in the vocabulary twice", token->key);
     if (size > t->longest) t->longest = size;
     return QN_OK;
 }
@@ -99,7 +99,7 @@ qn_result qn_bpe_add_token(qn_tokenizer *t, const qn_added *a)
     if (!size || size > QN_ADDED_BYTES_LIMIT)
         return qn_fail(QN_ERR_FORMAT, "an added token of %zu bytes, expected 1 to %d", size,
                        QN_ADDED_BYTES_LIMIT);
-    QN_TRY(reserve(t, a->content, a->id, &token));
+    QN_TRY(reserve(t, a->id, &token));
     uint32_t listed = qn_strmap_find(&t->vocab, a->content, size);
     if (listed != QN_MAP_NONE && listed != (uint32_t)a->id)
         return qn_fail(QN_ERR_FORMAT,

@@ -39,7 +39,9 @@ static qn_result expect_off(qn_json object, const char *key, const char *off)
     bool flag, good = false;
     switch (qn_json_kind_of(v)) {
     case QN_JSON_ABSENT:
-    case QN_JSON_NULL: good = true; break;
+    case QN_JSON_NULL:
+        good = true;
+        break;
     case QN_JSON_STRING:
         QN_TRY(qn_json_string(v, NULL, &text));
         good = !strcmp(text, off);
@@ -52,7 +54,8 @@ static qn_result expect_off(qn_json object, const char *key, const char *off)
         QN_TRY(qn_json_bool(v, NULL, &flag));
         good = !flag;
         break;
-    default: break;
+    default:
+        break;
     }
     return good ? QN_OK : unsupported(v, "this setting");
 }
@@ -173,10 +176,10 @@ static qn_result read_merge(qn_tokenizer *t, qn_json v)
     const char *left, *right;
     size_t left_size;
     if (qn_json_kind_of(v) == QN_JSON_ARRAY) {
-        qn_json first = qn_json_first(v), second = qn_json_next(first);
+        qn_json first = qn_json_first(v);
+        if (qn_json_count(v) != 2) return qn_json_fail(v, "expected a pair of tokens");
         QN_TRY(qn_json_string(first, NULL, &left));
-        QN_TRY(qn_json_string(second, NULL, &right));
-        if (qn_json_next(second).node) return qn_json_fail(v, "expected a pair of tokens");
+        QN_TRY(qn_json_string(qn_json_next(first), NULL, &right));
         left_size = strlen(left);
     } else {
         QN_TRY(qn_json_string(v, NULL, &left));
@@ -273,7 +276,7 @@ static qn_result read_root(qn_tokenizer *t, qn_json root)
     return qn_bpe_finish(t, pattern);
 }
 
-qn_result qn_bpe_load_json(qn_tokenizer *t, const char *path)
+static qn_result load_json(qn_tokenizer *t, const char *path)
 {
     qn_json_doc *doc;
     QN_TRY(qn_json_open(path, &limits, &doc));
@@ -351,13 +354,13 @@ static qn_result load_vocab(qn_tokenizer *t, const char *vocab, const char *merg
     if (qn_file_exists(added)) QN_TRY(read_added_map(t, added, &has_end));
     uint32_t end = qn_strmap_find(&t->vocab, end_of_text, strlen(end_of_text));
     if (end != QN_MAP_NONE && !has_end)
-        QN_TRY(qn_bpe_add_token(
-            t, &(qn_added){ .content = end_of_text, .id = end, .special = true }));
+        QN_TRY(
+            qn_bpe_add_token(t, &(qn_added){ .content = end_of_text, .id = end, .special = true }));
     QN_TRY(read_merge_lines(t, merges));
     return qn_bpe_finish(t, NULL);
 }
 
-qn_result qn_bpe_load_vocab(qn_tokenizer *t, const char *dir)
+static qn_result load_dir(qn_tokenizer *t, const char *dir)
 {
     char *vocab = qn_path_join(dir, "vocab.json");
     char *merges = qn_path_join(dir, "merges.txt");
@@ -377,12 +380,22 @@ qn_result qn_bpe_load_vocab(qn_tokenizer *t, const char *dir)
 
 static qn_result load(qn_tokenizer *t, const char *path)
 {
-    if (!qn_is_dir(path)) return qn_bpe_load_json(t, path);
+    if (!qn_is_dir(path)) return load_json(t, path);
     char *file = qn_path_join(path, "tokenizer.json");
     if (!file) return qn_no_memory(strlen(path));
-    qn_result r = qn_file_exists(file) ? qn_bpe_load_json(t, file) : qn_bpe_load_vocab(t, path);
+    qn_result r = qn_file_exists(file) ? load_json(t, file) : load_dir(t, path);
     qn_free(file);
     return r;
+}
+
+// Hands out what was loaded, or closes it.
+static qn_result finish(qn_tokenizer *t, qn_result r, qn_tokenizer **out)
+{
+    if (r == QN_OK)
+        *out = t;
+    else
+        qn_tokenizer_close(&t);
+    return qn_fail_printable(r);
 }
 
 qn_result qn_tokenizer_open(const char *path, qn_tokenizer **out)
@@ -390,10 +403,16 @@ qn_result qn_tokenizer_open(const char *path, qn_tokenizer **out)
     if (!path || !out) return qn_fail(QN_ERR_INVALID, "a path and a place for the tokenizer");
     qn_tokenizer *t;
     QN_TRY(qn_bpe_create(&t));
-    qn_result r = load(t, path);
-    if (r == QN_OK)
-        *out = t;
-    else
-        qn_tokenizer_close(&t);
-    return qn_fail_printable(r);
+    return finish(t, load(t, path), out);
+}
+
+qn_result qn_tokenizer_parse(const char *name, const char *text, size_t size, qn_tokenizer **out)
+{
+    qn_json_doc *doc;
+    qn_tokenizer *t;
+    QN_TRY(qn_json_parse(name, text, size, &limits, &doc));
+    qn_result r = qn_bpe_create(&t);
+    if (r == QN_OK) r = finish(t, name_file(read_root(t, qn_json_root(doc)), name), out);
+    qn_json_close(&doc);
+    return r;
 }

@@ -57,8 +57,14 @@ static qn_result record_assign(qn_recorder *r, const qn_node *n)
 }
 
 const qn_op_def qn_op_assign = {
-    .name = "assign", .inputs = 2, .outputs = 1, .effect = true, .infer = infer_assign,
-    .record = record_assign, .alias = 1, .assigns = true,
+    .name = "assign",
+    .inputs = 2,
+    .outputs = 1,
+    .effect = true,
+    .infer = infer_assign,
+    .record = record_assign,
+    .alias = 1,
+    .assigns = true,
 };
 
 const qn_tensor *qn_assign(qn_graph *g, const qn_tensor *param, const qn_tensor *x)
@@ -85,7 +91,8 @@ static qn_result infer_assign_rows(const qn_node *n, const qn_device_info *dev, 
         return qn_refuse(n, "param (%s) has rows of %lld %s, expected whole words of 4 bytes",
                          param->name, (long long)p.dim[2], qn_dtype_name(param->dtype));
     if (tensor_bytes(param) > dev->max_binding || tensor_bytes(x) > dev->max_binding)
-        return qn_refuse(n, "param (%s) or x has more than the %llu bytes that this device can bind",
+        return qn_refuse(n,
+                         "param (%s) or x has more than the %llu bytes that this device can bind",
                          param->name, (unsigned long long)dev->max_binding);
     shape[0] = p;
     dtype[0] = param->dtype;
@@ -102,13 +109,18 @@ static qn_result record_assign_rows(qn_recorder *r, const qn_node *n)
         .width = width,
     };
     qn_dispatch d = { .kernel = QN_K_assign_rows, .args = &args, .args_size = sizeof args };
-    return qn_record_each(r, &d, (qn_part[]){ qn_whole(n->in[AT]), qn_whole(x), qn_whole(param) }, 3,
-                          tensor_bytes(x) / 4);
+    return qn_record_each(r, &d, (qn_part[]){ qn_whole(n->in[AT]), qn_whole(x), qn_whole(param) },
+                          3, tensor_bytes(x) / 4);
 }
 
 const qn_op_def qn_op_assign_rows = {
-    .name = "assign_rows", .inputs = 3, .outputs = 1, .effect = true, .infer = infer_assign_rows,
-    .record = record_assign_rows, .alias = 1,
+    .name = "assign_rows",
+    .inputs = 3,
+    .outputs = 1,
+    .effect = true,
+    .infer = infer_assign_rows,
+    .record = record_assign_rows,
+    .alias = 1,
 };
 
 const qn_tensor *qn_assign_rows(qn_graph *g, const qn_tensor *param, const qn_tensor *at,

@@ -16,7 +16,8 @@ static qn_result infer(const qn_node *n, const qn_device_info *dev, qn_shape *sh
     qn_dtype from = n->in[0]->dtype, to = *(const qn_dtype *)n->attrs;
     if ((unsigned)to >= QN_DTYPE_COUNT) return qn_refuse(n, "no dtype %d", (int)to);
     if (!(from == QN_F32 && is_half(to)) && !(is_half(from) && to == QN_F32))
-        return qn_refuse(n, "x (%s) is %s, which is not cast to %s; f32 is, to f16 and bf16 and back",
+        return qn_refuse(n,
+                         "x (%s) is %s, which is not cast to %s; f32 is, to f16 and bf16 and back",
                          n->in[0]->name, qn_dtype_name(from), qn_dtype_name(to));
     shape[0] = n->in[0]->shape;
     dtype[0] = to;
@@ -43,8 +44,13 @@ static qn_result record(qn_recorder *r, const qn_node *n)
 }
 
 const qn_op_def qn_op_cast = {
-    .name = "cast", .inputs = 1, .outputs = 1, .attrs_size = sizeof(qn_dtype), .infer = infer,
-    .backward = backward, .record = record,
+    .name = "cast",
+    .inputs = 1,
+    .outputs = 1,
+    .attrs_size = sizeof(qn_dtype),
+    .infer = infer,
+    .backward = backward,
+    .record = record,
 };
 
 const qn_tensor *qn_cast(qn_graph *g, const qn_tensor *x, qn_dtype to)

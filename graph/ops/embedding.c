@@ -32,8 +32,9 @@ static qn_result infer_embedding(const qn_node *n, const qn_device_info *dev, qn
     QN_TRY(qn_expect_rows(n, 0, "table"));
     QN_TRY(qn_expect_dtype(n, 1, "ids", QN_I32));
     if (table->shape.rank != 2 || table->shape.dim[0] > INT32_MAX)
-        return qn_refuse(n, "table (%s) has shape %s, expected [rows, width] with fewer than 2^31 rows",
-                         table->name, qn_shape_format(table->shape, text));
+        return qn_refuse(
+            n, "table (%s) has shape %s, expected [rows, width] with fewer than 2^31 rows",
+            table->name, qn_shape_format(table->shape, text));
     if (ids->shape.rank == QN_MAX_RANK)
         return qn_refuse(n, "ids (%s) has shape %s, expected at most %d dimensions", ids->name,
                          qn_shape_format(ids->shape, text), QN_MAX_RANK - 1);
@@ -55,10 +56,13 @@ static qn_result record_embedding(qn_recorder *r, const qn_node *n)
             .total = (u32)rows,
         };
         qn_dispatch d = { .kernel = QN_K_embedding, .args = &args, .args_size = sizeof args };
-        qn_part parts[] = { { n->in[1], 4 },
-                            { .tensor = table, .first = first, .count = args.count, .row = width * 4 },
-                            qn_rows_of(n->out[0]) };
-        QN_TRY(qn_record_rows(r, &d, parts, 3, (uint64_t)qn_shape_count(n->in[1]->shape), width, 1));
+        qn_part parts[] = {
+            { n->in[1], 4 },
+            { .tensor = table, .first = first, .count = args.count, .row = width * 4 },
+            qn_rows_of(n->out[0])
+        };
+        QN_TRY(
+            qn_record_rows(r, &d, parts, 3, (uint64_t)qn_shape_count(n->in[1]->shape), width, 1));
     }
     return QN_OK;
 }
@@ -76,8 +80,12 @@ static qn_result backward_embedding(qn_graph *g, const qn_node *n, const qn_tens
 }
 
 const qn_op_def qn_op_embedding = {
-    .name = "embedding", .inputs = 2, .outputs = 1, .infer = infer_embedding,
-    .backward = backward_embedding, .record = record_embedding,
+    .name = "embedding",
+    .inputs = 2,
+    .outputs = 1,
+    .infer = infer_embedding,
+    .backward = backward_embedding,
+    .record = record_embedding,
 };
 
 const qn_tensor *qn_embedding(qn_graph *g, const qn_tensor *table, const qn_tensor *ids)
@@ -105,21 +113,23 @@ static qn_result record_grad_part(qn_recorder *r, const qn_node *n, const embedd
 {
     const qn_device_info *dev = qn_recorder_device(r);
     bool flat = dev->kernel_class == QN_CLASS_FLAT;
-    uint64_t row = (uint64_t)args->width * 4, columns = args->width % 4 ? args->width : args->width / 4;
+    uint64_t row = (uint64_t)args->width * 4,
+             columns = args->width % 4 ? args->width : args->width / 4;
     uint64_t lanes = flat ? (uint64_t)dev->subgroup_size * COLUMNS_FLAT : 64;
     uint64_t rows_at_once = flat ? 8 : 1; // so that a group of mostly unused rows is worth starting
     uint64_t groups = smaller(qn_div_up(args->rows, rows_at_once), dev->max_groups);
-    return qn_record(r, &(qn_dispatch){
-                            .kernel = QN_K_embedding_grad,
-                            .buffers = { qn_at(r, n->in[1]), qn_at(r, n->in[2]),
-                                         qn_at_rows(r, n->in[0], args->from, args->to - args->from, row),
-                                         qn_at_rows(r, n->out[0], args->first, args->rows, row) },
-                            .args = args,
-                            .args_size = sizeof *args,
-                            .constants = { args->width % 4 != 0, part },
-                            .groups = { qn_div_up(columns, lanes), (uint32_t)groups, 1 },
-                            .rounds = args->to - args->from + 1000,
-                        });
+    return qn_record(
+        r, &(qn_dispatch){
+               .kernel = QN_K_embedding_grad,
+               .buffers = { qn_at(r, n->in[1]), qn_at(r, n->in[2]),
+                            qn_at_rows(r, n->in[0], args->from, args->to - args->from, row),
+                            qn_at_rows(r, n->out[0], args->first, args->rows, row) },
+               .args = args,
+               .args_size = sizeof *args,
+               .constants = { args->width % 4 != 0, part },
+               .groups = { qn_div_up(columns, lanes), (uint32_t)groups, 1 },
+               .rounds = args->to - args->from + 1000,
+           });
 }
 
 static qn_result record_grad(qn_recorder *r, const qn_node *n)
@@ -145,6 +155,9 @@ static qn_result record_grad(qn_recorder *r, const qn_node *n)
 }
 
 const qn_op_def qn_op_embedding_grad = {
-    .name = "embedding_grad", .inputs = 3, .outputs = 1, .infer = infer_grad,
+    .name = "embedding_grad",
+    .inputs = 3,
+    .outputs = 1,
+    .infer = infer_grad,
     .record = record_grad,
 };

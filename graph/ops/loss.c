@@ -39,13 +39,23 @@ static qn_result record_softmax(qn_recorder *r, const qn_node *n)
 }
 
 const qn_op_def qn_op_softmax = {
-    .name = "softmax", .inputs = 1, .outputs = 1, .infer = infer_softmax,
-    .backward = backward_rows, .record = record_softmax, .inplace = 1,
+    .name = "softmax",
+    .inputs = 1,
+    .outputs = 1,
+    .infer = infer_softmax,
+    .backward = backward_rows,
+    .record = record_softmax,
+    .inplace = 1,
 };
 
 const qn_op_def qn_op_log_softmax = {
-    .name = "log_softmax", .inputs = 1, .outputs = 1, .infer = infer_softmax,
-    .backward = backward_rows, .record = record_softmax, .inplace = 1,
+    .name = "log_softmax",
+    .inputs = 1,
+    .outputs = 1,
+    .infer = infer_softmax,
+    .backward = backward_rows,
+    .record = record_softmax,
+    .inplace = 1,
 };
 
 const qn_tensor *qn_softmax(qn_graph *g, const qn_tensor *x)
@@ -76,8 +86,13 @@ static qn_result record_softmax_grad(qn_recorder *r, const qn_node *n)
 }
 
 const qn_op_def qn_op_softmax_grad = {
-    .name = "softmax_grad", .inputs = 2, .outputs = 1, .attrs_size = sizeof(uint32_t),
-    .infer = infer_softmax_grad, .record = record_softmax_grad, .inplace = 3,
+    .name = "softmax_grad",
+    .inputs = 2,
+    .outputs = 1,
+    .attrs_size = sizeof(uint32_t),
+    .infer = infer_softmax_grad,
+    .record = record_softmax_grad,
+    .inplace = 3,
 };
 
 // ------------------------------------------------------------------------------- cross_entropy
@@ -108,9 +123,8 @@ static qn_result infer_cross_entropy(const qn_node *n, const qn_device_info *dev
     return QN_OK;
 }
 
-static qn_result backward_cross_entropy(qn_graph *g, const qn_node *n,
-                                        const qn_tensor *const *gout, const bool *want,
-                                        const qn_tensor **gin)
+static qn_result backward_cross_entropy(qn_graph *g, const qn_node *n, const qn_tensor *const *gout,
+                                        const bool *want, const qn_tensor **gin)
 {
     if (gout[ROWS])
         return qn_refuse(n, "the loss of single rows has no gradient, but one is wanted");
@@ -123,8 +137,11 @@ static qn_result backward_cross_entropy(qn_graph *g, const qn_node *n,
 static qn_result record_cross_entropy(qn_recorder *r, const qn_node *n)
 {
     const qn_tensor *logits = n->in[LOGITS];
-    qn_part parts[] = { qn_rows_of(logits), { n->in[LABELS], 4 }, { n->out[ROWS], 4 },
-                        { n->out[LOG_SUM], 4 }, { n->out[COUNTED], 4 } };
+    qn_part parts[] = { qn_rows_of(logits),
+                        { n->in[LABELS], 4 },
+                        { n->out[ROWS], 4 },
+                        { n->out[LOG_SUM], 4 },
+                        { n->out[COUNTED], 4 } };
     QN_TRY(qn_record_rows(r, &(qn_dispatch){ .kernel = QN_K_cross_entropy }, parts, 5,
                           rows_of(logits), width_of(logits), 1));
     QN_TRY(qn_record_sum(r, n->out[COUNTED], n->out[PARTIAL], n->out[COUNT], false));
@@ -137,8 +154,12 @@ static qn_result record_cross_entropy(qn_recorder *r, const qn_node *n)
 }
 
 const qn_op_def qn_op_cross_entropy = {
-    .name = "cross_entropy", .inputs = 2, .outputs = CE_OUTPUTS, .infer = infer_cross_entropy,
-    .backward = backward_cross_entropy, .record = record_cross_entropy,
+    .name = "cross_entropy",
+    .inputs = 2,
+    .outputs = CE_OUTPUTS,
+    .infer = infer_cross_entropy,
+    .backward = backward_cross_entropy,
+    .record = record_cross_entropy,
 };
 
 const qn_tensor *qn_cross_entropy(qn_graph *g, const qn_tensor *logits, const qn_tensor *labels,
@@ -165,13 +186,17 @@ static qn_result infer_cross_entropy_grad(const qn_node *n, const qn_device_info
 
 static qn_result record_cross_entropy_grad(qn_recorder *r, const qn_node *n)
 {
-    qn_part parts[] = { qn_rows_of(n->in[0]), { n->in[1], 4 }, { n->in[2], 4 },
-                        qn_whole(n->in[3]), qn_whole(n->in[4]), qn_rows_of(n->out[0]) };
+    qn_part parts[] = { qn_rows_of(n->in[0]), { n->in[1], 4 },    { n->in[2], 4 },
+                        qn_whole(n->in[3]),   qn_whole(n->in[4]), qn_rows_of(n->out[0]) };
     return qn_record_rows(r, &(qn_dispatch){ .kernel = QN_K_cross_entropy_grad }, parts, 6,
                           rows_of(n->in[0]), width_of(n->in[0]), 1);
 }
 
 const qn_op_def qn_op_cross_entropy_grad = {
-    .name = "cross_entropy_grad", .inputs = 5, .outputs = 1, .infer = infer_cross_entropy_grad,
-    .record = record_cross_entropy_grad, .inplace = 1,
+    .name = "cross_entropy_grad",
+    .inputs = 5,
+    .outputs = 1,
+    .infer = infer_cross_entropy_grad,
+    .record = record_cross_entropy_grad,
+    .inplace = 1,
 };

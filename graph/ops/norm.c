@@ -65,7 +65,10 @@ static qn_result record_norm(qn_recorder *r, const qn_node *n)
         .args_size = sizeof args,
         .constants = { 0, 0, attrs->kind, b != NULL },
     };
-    qn_part parts[] = { qn_rows_of(x), qn_whole(optional(n, 1)), qn_whole(b), qn_rows_of(n->out[Y]),
+    qn_part parts[] = { qn_rows_of(x),
+                        qn_whole(optional(n, 1)),
+                        qn_whole(b),
+                        qn_rows_of(n->out[Y]),
                         { n->out[STATS], 8 } };
     return qn_record_rows(r, &d, parts, 5, rows_of(x), width_of(x), 3);
 }
@@ -87,18 +90,36 @@ static qn_result backward_norm(qn_graph *g, const qn_node *n, const qn_tensor *c
 }
 
 const qn_op_def qn_op_layer_norm = {
-    .name = "layer_norm", .inputs = 3, .outputs = 2, .attrs_size = sizeof(norm_attrs),
-    .infer = infer_norm, .backward = backward_norm, .record = record_norm, .inplace = 1,
+    .name = "layer_norm",
+    .inputs = 3,
+    .outputs = 2,
+    .attrs_size = sizeof(norm_attrs),
+    .infer = infer_norm,
+    .backward = backward_norm,
+    .record = record_norm,
+    .inplace = 1,
 };
 
 const qn_op_def qn_op_rms_norm = {
-    .name = "rms_norm", .inputs = 2, .outputs = 2, .attrs_size = sizeof(norm_attrs),
-    .infer = infer_norm, .backward = backward_norm, .record = record_norm, .inplace = 1,
+    .name = "rms_norm",
+    .inputs = 2,
+    .outputs = 2,
+    .attrs_size = sizeof(norm_attrs),
+    .infer = infer_norm,
+    .backward = backward_norm,
+    .record = record_norm,
+    .inplace = 1,
 };
 
 const qn_op_def qn_op_unit_norm = {
-    .name = "unit_norm", .inputs = 1, .outputs = 2, .attrs_size = sizeof(norm_attrs),
-    .infer = infer_norm, .backward = backward_norm, .record = record_norm, .inplace = 1,
+    .name = "unit_norm",
+    .inputs = 1,
+    .outputs = 2,
+    .attrs_size = sizeof(norm_attrs),
+    .infer = infer_norm,
+    .backward = backward_norm,
+    .record = record_norm,
+    .inplace = 1,
 };
 
 const qn_tensor *qn_layer_norm(qn_graph *g, const qn_tensor *x, const qn_tensor *w,
@@ -139,14 +160,22 @@ static qn_result record_grad(qn_recorder *r, const qn_node *n)
     const qn_tensor *x = n->in[1];
     qn_dispatch d = { .kernel = QN_K_norm_grad,
                       .constants = { 0, 0, *(const uint32_t *)n->attrs } };
-    qn_part parts[] = { qn_rows_of(n->in[0]), qn_rows_of(x), qn_whole(n->in[2]),
-                        { n->in[3], 8 }, qn_rows_of(n->out[0]) };
+    qn_part parts[] = { qn_rows_of(n->in[0]),
+                        qn_rows_of(x),
+                        qn_whole(n->in[2]),
+                        { n->in[3], 8 },
+                        qn_rows_of(n->out[0]) };
     return qn_record_rows(r, &d, parts, 5, rows_of(x), width_of(x), 2);
 }
 
 const qn_op_def qn_op_norm_grad = {
-    .name = "norm_grad", .inputs = 4, .outputs = 1, .attrs_size = sizeof(uint32_t),
-    .infer = infer_grad, .record = record_grad, .inplace = 3,
+    .name = "norm_grad",
+    .inputs = 4,
+    .outputs = 1,
+    .attrs_size = sizeof(uint32_t),
+    .infer = infer_grad,
+    .record = record_grad,
+    .inplace = 3,
 };
 
 // Inputs: dy, x, the rows' statistics; attrs: is db wanted? Outputs: dw, db, partial sums of both.
@@ -176,8 +205,11 @@ static qn_result record_grad_w(qn_recorder *r, const qn_node *n)
     uint64_t blocks = qn_div_up(rows, qn_column_block(rows, width));
     int to = blocks > 1 ? PARTIAL_W : DW;
     qn_dispatch d = { .kernel = QN_K_norm_grad_w, .constants = { 0, bias } };
-    qn_part parts[] = { qn_rows_of(n->in[0]), qn_rows_of(x), { n->in[2], 8 },
-                        qn_whole(n->out[to]), qn_whole(bias ? n->out[to + 1] : NULL) };
+    qn_part parts[] = { qn_rows_of(n->in[0]),
+                        qn_rows_of(x),
+                        { n->in[2], 8 },
+                        qn_whole(n->out[to]),
+                        qn_whole(bias ? n->out[to + 1] : NULL) };
     QN_TRY(qn_record_columns(r, &d, parts, 5, rows, width));
     if (blocks == 1) return QN_OK;
     QN_TRY(qn_record_last_sum(r, n->out[PARTIAL_W], n->out[DW], blocks, width));
@@ -185,6 +217,10 @@ static qn_result record_grad_w(qn_recorder *r, const qn_node *n)
 }
 
 const qn_op_def qn_op_norm_grad_w = {
-    .name = "norm_grad_w", .inputs = 3, .outputs = 4, .attrs_size = sizeof(uint32_t),
-    .infer = infer_grad_w, .record = record_grad_w,
+    .name = "norm_grad_w",
+    .inputs = 3,
+    .outputs = 4,
+    .attrs_size = sizeof(uint32_t),
+    .infer = infer_grad_w,
+    .record = record_grad_w,
 };

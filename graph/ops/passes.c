@@ -8,13 +8,13 @@
 #include <string.h>
 
 enum {
-    PER_FLAT = 16,        // vec4s per invocation of an elementwise kernel, as in each.glsl
-    OWN_WIDTH = 64,       // rows up to here belong to one invocation
-    BUSY_ROUNDS = 64,     // rounds that hide what starting a group costs
-    WINDOW_ITEMS = 64,    // windows start at multiples, and so at aligned bytes
-    SUM_BLOCK = 8192,     // elements summed by one group
-    COLUMN_BLOCKS = 256,  // at most, but for very large tensors
-    COLUMN_ROWS = 64,     // rows of a block at least; even
+    PER_FLAT = 16,       // vec4s per invocation of an elementwise kernel, as in each.glsl
+    OWN_WIDTH = 64,      // rows up to here belong to one invocation
+    BUSY_ROUNDS = 64,    // rounds that hide what starting a group costs
+    WINDOW_ITEMS = 64,   // windows start at multiples, and so at aligned bytes
+    SUM_BLOCK = 8192,    // elements summed by one group
+    COLUMN_BLOCKS = 256, // at most, but for very large tensors
+    COLUMN_ROWS = 64,    // rows of a block at least; even
 };
 
 static bool is_flat(const qn_recorder *r)
@@ -113,14 +113,16 @@ qn_result qn_record_rows(qn_recorder *r, const qn_dispatch *d, const qn_part *pa
     uint64_t lanes = flat ? qn_recorder_device(r)->subgroup_size : p.d.group_size;
     // A row that starts within a vec4 may reach into one more.
     uint64_t row_rounds = (uint64_t)passes * (qn_div_up(width, own ? 4 : 4 * lanes) + 1) + 1;
-    uint64_t at_once = own ? lanes : 1, window = window_items(r, parts, bindings, rows, WINDOW_ITEMS);
+    uint64_t at_once = own ? lanes : 1,
+             window = window_items(r, parts, bindings, rows, WINDOW_ITEMS);
     for (uint64_t first = 0; first < rows; first += window) {
         uint64_t items = smaller(window, rows - first);
         bind_window(r, &p.d, parts, bindings, first, items);
         p.args[0] = (uint32_t)items;
         p.args[1] = (uint32_t)width;
         uint64_t turns = qn_div_up(items, at_once);
-        uint64_t groups = flat ? qn_div_up(turns, BUSY_ROUNDS / smaller(row_rounds, BUSY_ROUNDS)) : turns;
+        uint64_t groups =
+            flat ? qn_div_up(turns, BUSY_ROUNDS / smaller(row_rounds, BUSY_ROUNDS)) : turns;
         groups = smaller(groups, most_groups(r));
         p.d.groups[0] = (uint32_t)groups;
         p.d.groups[1] = p.d.groups[2] = 1;

@@ -31,9 +31,9 @@ static inline qn_part qn_whole(const qn_tensor *t)
 qn_result qn_record_each(qn_recorder *r, const qn_dispatch *d, const qn_part *parts, int bindings,
                          uint64_t count);
 
-// Dispatches a row kernel (shaders/row_walk.glsl). `passes` is how often it walks through a row. Fills
-// in buffers, grid, the first two constants, OWN and ODD, and the first two arguments, rows and
-// width.
+// Dispatches a row kernel (shaders/row_walk.glsl). `passes` is how often it walks through a
+// row. Fills in buffers, grid, the first two constants, OWN and ODD, and the first two arguments,
+// rows and width.
 qn_result qn_record_rows(qn_recorder *r, const qn_dispatch *d, const qn_part *parts, int bindings,
                          uint64_t rows, uint64_t width, int passes);
 

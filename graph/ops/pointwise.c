@@ -15,8 +15,8 @@ static uint64_t count_of(const qn_tensor *t)
 
 // ------------------------------------------------------------------------------- add, mul, repeat
 
-enum { ADD = 0, MUL, REPEAT };                   // binary.comp: OP
-enum { SAME = 0, ROW4, ROW1, ONE };              // binary.comp: MODE
+enum { ADD = 0, MUL, REPEAT };      // binary.comp: OP
+enum { SAME = 0, ROW4, ROW1, ONE }; // binary.comp: MODE
 
 static int mode_of(uint64_t count, uint64_t period)
 {
@@ -33,7 +33,8 @@ static qn_result record_binary(qn_recorder *r, const qn_node *n, const qn_tensor
     binary_args args = { .period = (u32)period };
     qn_part parts[] = { qn_f32(x), mode == SAME ? qn_f32(b) : qn_whole(b), qn_f32(n->out[0]) };
     return qn_record_each(r,
-                          &(qn_dispatch){ .kernel = QN_K_binary, .args = &args,
+                          &(qn_dispatch){ .kernel = QN_K_binary,
+                                          .args = &args,
                                           .args_size = sizeof args,
                                           .constants = { op, (uint32_t)mode } },
                           parts, 3, count);
@@ -47,8 +48,7 @@ static qn_result infer_binary(const qn_node *n, const qn_device_info *dev, qn_sh
     QN_TRY(qn_expect_f32(n, 0, "a"));
     QN_TRY(qn_expect_f32(n, 1, "b"));
     bool suffix = b.rank <= a.rank;
-    for (int i = 0; suffix && i < b.rank; i++)
-        suffix = b.dim[i] == a.dim[a.rank - b.rank + i];
+    for (int i = 0; suffix && i < b.rank; i++) suffix = b.dim[i] == a.dim[a.rank - b.rank + i];
     if (!suffix && qn_shape_count(b) != 1) {
         char at[QN_SHAPE_TEXT], bt[QN_SHAPE_TEXT];
         return qn_refuse(n, "b (%s) has shape %s, expected %s, a suffix of it or a scalar",
@@ -98,13 +98,23 @@ static qn_result record_mul(qn_recorder *r, const qn_node *n)
 }
 
 const qn_op_def qn_op_add = {
-    .name = "add", .inputs = 2, .outputs = 1, .infer = infer_binary, .backward = backward_add,
-    .record = record_add, .inplace = 3,
+    .name = "add",
+    .inputs = 2,
+    .outputs = 1,
+    .infer = infer_binary,
+    .backward = backward_add,
+    .record = record_add,
+    .inplace = 3,
 };
 
 const qn_op_def qn_op_mul = {
-    .name = "mul", .inputs = 2, .outputs = 1, .infer = infer_binary, .backward = backward_mul,
-    .record = record_mul, .inplace = 3,
+    .name = "mul",
+    .inputs = 2,
+    .outputs = 1,
+    .infer = infer_binary,
+    .backward = backward_mul,
+    .record = record_mul,
+    .inplace = 3,
 };
 
 const qn_tensor *qn_add(qn_graph *g, const qn_tensor *a, const qn_tensor *b)
@@ -140,8 +150,12 @@ static qn_result record_repeat(qn_recorder *r, const qn_node *n)
 }
 
 const qn_op_def qn_op_repeat = {
-    .name = "repeat", .inputs = 1, .outputs = 1, .attrs_size = sizeof(qn_shape),
-    .infer = infer_repeat, .record = record_repeat,
+    .name = "repeat",
+    .inputs = 1,
+    .outputs = 1,
+    .attrs_size = sizeof(qn_shape),
+    .infer = infer_repeat,
+    .record = record_repeat,
 };
 
 // ------------------------------------------------------------------------------- sum_of
@@ -188,16 +202,21 @@ static qn_result record_sum_of(qn_recorder *r, const qn_node *n)
 }
 
 const qn_op_def qn_op_sum_of = {
-    .name = "sum_of", .inputs = MOST_TERMS, .outputs = 1, .infer = infer_sum_of,
-    .backward = backward_sum_of, .record = record_sum_of, .inplace = 0xff,
+    .name = "sum_of",
+    .inputs = MOST_TERMS,
+    .outputs = 1,
+    .infer = infer_sum_of,
+    .backward = backward_sum_of,
+    .record = record_sum_of,
+    .inplace = 0xff,
 };
 
 const qn_tensor *qn_sum_of(qn_graph *g, const qn_tensor *const *x, int count)
 {
     const qn_tensor *in[QN_MAX_INPUTS] = { 0 };
     if (count < 1 || count > MOST_TERMS)
-        return qn_graph_fail(g, qn_fail(QN_ERR_INVALID, "sum_of: %d terms, expected 1 to %d", count,
-                                        MOST_TERMS));
+        return qn_graph_fail(
+            g, qn_fail(QN_ERR_INVALID, "sum_of: %d terms, expected 1 to %d", count, MOST_TERMS));
     for (int i = 0; i < count; i++) {
         if (!x[i]) return NULL;
         in[i] = x[i];
@@ -239,8 +258,14 @@ static qn_result record_scale(qn_recorder *r, const qn_node *n)
 }
 
 const qn_op_def qn_op_scale = {
-    .name = "scale", .inputs = 1, .outputs = 1, .attrs_size = sizeof(scale_attrs),
-    .infer = infer_same, .backward = backward_scale, .record = record_scale, .inplace = 1,
+    .name = "scale",
+    .inputs = 1,
+    .outputs = 1,
+    .attrs_size = sizeof(scale_attrs),
+    .infer = infer_same,
+    .backward = backward_scale,
+    .record = record_scale,
+    .inplace = 1,
 };
 
 const qn_tensor *qn_scale(qn_graph *g, const qn_tensor *x, float factor, float offset)
@@ -251,9 +276,11 @@ const qn_tensor *qn_scale(qn_graph *g, const qn_tensor *x, float factor, float o
 // ------------------------------------------------------------------------------- activate
 
 static const char *const activation_names[QN_ACTIVATION_COUNT] = {
-    [QN_IDENTITY] = "identity", [QN_GELU_TANH] = "gelu_tanh", [QN_GELU_ERF] = "gelu_erf",
-    [QN_SILU] = "silu", [QN_RELU] = "relu", [QN_TANH] = "tanh", [QN_SIGMOID] = "sigmoid",
-    [QN_EXP] = "exp", [QN_LOG] = "log",
+    [QN_IDENTITY] = "identity", [QN_GELU_TANH] = "gelu_tanh",
+    [QN_GELU_ERF] = "gelu_erf", [QN_SILU] = "silu",
+    [QN_RELU] = "relu",         [QN_TANH] = "tanh",
+    [QN_SIGMOID] = "sigmoid",   [QN_EXP] = "exp",
+    [QN_LOG] = "log",
 };
 
 const char *qn_activation_name(qn_activation a)
@@ -270,16 +297,20 @@ static qn_result backward_activate(qn_graph *g, const qn_node *n, const qn_tenso
 
 static qn_result record_activate(qn_recorder *r, const qn_node *n)
 {
-    return qn_record_each(r,
-                          &(qn_dispatch){ .kernel = QN_K_activate,
-                                          .constants = { *(const uint32_t *)n->attrs } },
-                          (qn_part[]){ qn_f32(n->in[0]), qn_f32(n->out[0]) }, 2,
-                          count_of(n->out[0]));
+    return qn_record_each(
+        r, &(qn_dispatch){ .kernel = QN_K_activate, .constants = { *(const uint32_t *)n->attrs } },
+        (qn_part[]){ qn_f32(n->in[0]), qn_f32(n->out[0]) }, 2, count_of(n->out[0]));
 }
 
 const qn_op_def qn_op_activate = {
-    .name = "activate", .inputs = 1, .outputs = 1, .attrs_size = sizeof(uint32_t),
-    .infer = infer_same, .backward = backward_activate, .record = record_activate, .inplace = 1,
+    .name = "activate",
+    .inputs = 1,
+    .outputs = 1,
+    .attrs_size = sizeof(uint32_t),
+    .infer = infer_same,
+    .backward = backward_activate,
+    .record = record_activate,
+    .inplace = 1,
 };
 
 static qn_result infer_activate_grad(const qn_node *n, const qn_device_info *dev, qn_shape *shape,
@@ -292,17 +323,21 @@ static qn_result infer_activate_grad(const qn_node *n, const qn_device_info *dev
 
 static qn_result record_activate_grad(qn_recorder *r, const qn_node *n)
 {
-    return qn_record_each(
-        r,
-        &(qn_dispatch){ .kernel = QN_K_activate_grad,
-                        .constants = { *(const uint32_t *)n->attrs } },
-        (qn_part[]){ qn_f32(n->in[0]), qn_f32(n->in[1]), qn_f32(n->out[0]) }, 3,
-        count_of(n->out[0]));
+    return qn_record_each(r,
+                          &(qn_dispatch){ .kernel = QN_K_activate_grad,
+                                          .constants = { *(const uint32_t *)n->attrs } },
+                          (qn_part[]){ qn_f32(n->in[0]), qn_f32(n->in[1]), qn_f32(n->out[0]) }, 3,
+                          count_of(n->out[0]));
 }
 
 const qn_op_def qn_op_activate_grad = {
-    .name = "activate_grad", .inputs = 2, .outputs = 1, .attrs_size = sizeof(uint32_t),
-    .infer = infer_activate_grad, .record = record_activate_grad, .inplace = 3,
+    .name = "activate_grad",
+    .inputs = 2,
+    .outputs = 1,
+    .attrs_size = sizeof(uint32_t),
+    .infer = infer_activate_grad,
+    .record = record_activate_grad,
+    .inplace = 3,
 };
 
 const qn_tensor *qn_activate(qn_graph *g, const qn_tensor *x, qn_activation a)
@@ -354,9 +389,15 @@ static qn_result record_dropout(qn_recorder *r, const qn_node *n)
 }
 
 const qn_op_def qn_op_dropout = {
-    .name = "dropout", .reference = "philox", .inputs = 2, .outputs = 1,
-    .attrs_size = sizeof(dropout_attrs), .infer = infer_dropout, .backward = backward_dropout,
-    .record = record_dropout, .inplace = 1,
+    .name = "dropout",
+    .reference = "philox",
+    .inputs = 2,
+    .outputs = 1,
+    .attrs_size = sizeof(dropout_attrs),
+    .infer = infer_dropout,
+    .backward = backward_dropout,
+    .record = record_dropout,
+    .inplace = 1,
 };
 
 const qn_tensor *qn_dropout(qn_graph *g, const qn_tensor *x, const qn_tensor *seed, float p,

@@ -61,8 +61,13 @@ static qn_result record_reduce(qn_recorder *r, const qn_node *n)
 }
 
 const qn_op_def qn_op_reduce = {
-    .name = "reduce", .inputs = 1, .outputs = 1, .attrs_size = sizeof(uint32_t),
-    .infer = infer_reduce, .backward = backward_reduce, .record = record_reduce,
+    .name = "reduce",
+    .inputs = 1,
+    .outputs = 1,
+    .attrs_size = sizeof(uint32_t),
+    .infer = infer_reduce,
+    .backward = backward_reduce,
+    .record = record_reduce,
 };
 
 const qn_tensor *qn_reduce(qn_graph *g, const qn_tensor *x, qn_reduction kind)
@@ -77,7 +82,8 @@ static qn_result infer_spread(const qn_node *n, const qn_device_info *dev, qn_sh
     const spread_attrs *attrs = n->attrs;
     qn_shape s = n->in[0]->shape;
     QN_TRY(qn_expect_f32(n, 0, "x"));
-    if (s.rank == QN_MAX_RANK) return qn_refuse(n, "x (%s) has no room for a dimension", n->in[0]->name);
+    if (s.rank == QN_MAX_RANK)
+        return qn_refuse(n, "x (%s) has no room for a dimension", n->in[0]->name);
     s.dim[s.rank++] = attrs->width;
     shape[0] = s;
     dtype[0] = QN_F32;
@@ -94,8 +100,12 @@ static qn_result record_spread(qn_recorder *r, const qn_node *n)
 }
 
 const qn_op_def qn_op_spread = {
-    .name = "spread", .inputs = 1, .outputs = 1, .attrs_size = sizeof(spread_attrs),
-    .infer = infer_spread, .record = record_spread,
+    .name = "spread",
+    .inputs = 1,
+    .outputs = 1,
+    .attrs_size = sizeof(spread_attrs),
+    .infer = infer_spread,
+    .record = record_spread,
 };
 
 // ------------------------------------------------------------------------------- argmax
@@ -118,7 +128,11 @@ static qn_result record_argmax(qn_recorder *r, const qn_node *n)
 }
 
 const qn_op_def qn_op_argmax = {
-    .name = "argmax", .inputs = 1, .outputs = 1, .infer = infer_argmax, .record = record_argmax,
+    .name = "argmax",
+    .inputs = 1,
+    .outputs = 1,
+    .infer = infer_argmax,
+    .record = record_argmax,
 };
 
 const qn_tensor *qn_argmax(qn_graph *g, const qn_tensor *x)
@@ -155,8 +169,12 @@ static qn_result record_sum_rows(qn_recorder *r, const qn_node *n)
 }
 
 const qn_op_def qn_op_sum_rows = {
-    .name = "sum_rows", .inputs = 1, .outputs = 2, .infer = infer_sum_rows,
-    .backward = backward_repeat, .record = record_sum_rows,
+    .name = "sum_rows",
+    .inputs = 1,
+    .outputs = 2,
+    .infer = infer_sum_rows,
+    .backward = backward_repeat,
+    .record = record_sum_rows,
 };
 
 const qn_tensor *qn_sum_rows(qn_graph *g, const qn_tensor *x)
@@ -195,13 +213,21 @@ static qn_result backward_sum_squares(qn_graph *g, const qn_node *n, const qn_te
 }
 
 const qn_op_def qn_op_sum_all = {
-    .name = "sum_all", .inputs = 1, .outputs = 2, .infer = infer_sum, .backward = backward_repeat,
+    .name = "sum_all",
+    .inputs = 1,
+    .outputs = 2,
+    .infer = infer_sum,
+    .backward = backward_repeat,
     .record = record_sum_all,
 };
 
 const qn_op_def qn_op_sum_squares = {
-    .name = "sum_squares", .inputs = 1, .outputs = 2, .infer = infer_sum,
-    .backward = backward_sum_squares, .record = record_sum_squares,
+    .name = "sum_squares",
+    .inputs = 1,
+    .outputs = 2,
+    .infer = infer_sum,
+    .backward = backward_sum_squares,
+    .record = record_sum_squares,
 };
 
 const qn_tensor *qn_sum_all(qn_graph *g, const qn_tensor *x)
@@ -256,8 +282,14 @@ static qn_result record_nothing(qn_recorder *r, const qn_node *n)
 }
 
 const qn_op_def qn_op_reshape = {
-    .name = "reshape", .inputs = 1, .outputs = 1, .attrs_size = sizeof(qn_shape),
-    .infer = infer_reshape, .backward = backward_reshape, .record = record_nothing, .alias = 1,
+    .name = "reshape",
+    .inputs = 1,
+    .outputs = 1,
+    .attrs_size = sizeof(qn_shape),
+    .infer = infer_reshape,
+    .backward = backward_reshape,
+    .record = record_nothing,
+    .alias = 1,
 };
 
 const qn_tensor *qn_reshape(qn_graph *g, const qn_tensor *x, qn_shape shape)

@@ -1,6 +1,6 @@
-// dtable[v, :] = sum of dy[p, :] over the positions p whose id is v, in order of position. order and
-// offsets are the sorted ids. With PART, only positions in [from, to) are summed, and added to what
-// is there unless from is 0.
+// dtable[v, :] = sum of dy[p, :] over the positions p whose id is v, in order of position. order
+// and offsets are the sorted ids. With PART, only positions in [from, to) are summed, and added to
+// what is there unless from is 0.
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "types.glsl"

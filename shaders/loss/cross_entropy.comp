@@ -1,5 +1,5 @@
-// loss[r] = log(sum_v exp(x[r, v])) - x[r, label r] and log_sum[r] its first term; counted[r] = 1. Rows
-// whose label lies outside [0, V) are not counted: zeros.
+// loss[r] = log(sum_v exp(x[r, v])) - x[r, label r], log_sum[r] its first term, counted[r] = 1.
+// Rows whose label lies outside [0, V) are not counted: zeros.
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "types.glsl"

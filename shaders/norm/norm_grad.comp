@@ -25,7 +25,7 @@ BIND_OUT(4, dx)
 float mean, r; // of the row
 vec2 sums;     // of g and of g h, or their means
 
-vec4 grad_h(uint i, uint row) // g
+vec4 scaled(uint i, uint row) // g
 {
     vec4 g = LOAD_ROW(dy, i, row, 0.0);
     return KIND == UNIT ? g : g * LOAD_COLUMN(w, i, row);
@@ -38,7 +38,7 @@ vec4 normal(uint i, uint row) // h
 
 vec4 value(uint i, uint row)
 {
-    return r * (grad_h(i, row) - sums.x - normal(i, row) * sums.y);
+    return r * (scaled(i, row) - sums.x - normal(i, row) * sums.y);
 }
 
 void main()
@@ -49,7 +49,7 @@ void main()
         r = stat.y;
         vec4 s = vec4(0.0), t = vec4(0.0);
         EACH_IN_ROW(i, row) {
-            vec4 g = grad_h(i, row);
+            vec4 g = scaled(i, row);
             if (KIND == LAYER) s += g;
             t += g * normal(i, row);
         }

@@ -1,4 +1,4 @@
-// Gradients of norm.comp to w and b, one row of sums per block of rows (col_sum.comp adds the blocks):
+// Gradients of norm.comp to w and b, one row of sums per block of rows (col_sum.comp adds them):
 //   dw[first + k, c] = sum of dy[r, c] (x[r, c] - m[r]) r[r], db[first + k, c] = sum of dy[r, c]
 // stats holds (m, r) of two rows per vec4; a block has an even number of rows.
 #version 450

@@ -1,4 +1,5 @@
-// y = x + b, x * b or b itself, elementwise. b has the shape of x, or a suffix of it, or is one value.
+// y = x + b, x * b or b itself, elementwise. b has the shape of x, or a suffix of it, or is one
+// value.
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "types.glsl"

@@ -351,6 +351,45 @@ static void many_dispatches(void **state)
     qn_buffer_destroy(&b);
 }
 
+// What one thread does to the shared device; cmocka's assertions belong to the main thread.
+static void *use_device(void *user)
+{
+    uint32_t start = *(uint32_t *)user, y[64], wrong = 0;
+    qn_device *dev = qn_test_device();
+    for (uint32_t round = 0; round < 20 && !wrong; round++) {
+        qn_buffer *b = NULL;
+        qn_stream *s = NULL;
+        qn_buffer_opts opts = { .size = 256 * (1 + round), .name = "y" };
+        if (qn_buffer_create(dev, &opts, &b) != QN_OK || qn_stream_create(dev, NULL, &s) != QN_OK ||
+            qn_test_fill_index(s, (qn_range){ b, 256 * round, 0 }, 64, start + round) != QN_OK ||
+            qn_stream_submit(s) != QN_OK || qn_buffer_read(b, 256 * round, y, sizeof y) != QN_OK)
+            wrong++;
+        for (uint32_t i = 0; i < 64 && !wrong; i++) wrong += y[i] != start + round + i;
+        qn_stream_destroy(&s);
+        qn_buffer_destroy(&b);
+    }
+    *(uint32_t *)user = wrong;
+    return NULL;
+}
+
+static void threads_share_a_device(void **state)
+{
+    (void)state;
+    enum { THREADS = 4 };
+    pthread_t threads[THREADS];
+    uint32_t values[THREADS];
+    uint64_t before = qn_device_usage_now(qn_test_device()).allocated;
+    for (uint32_t i = 0; i < THREADS; i++) {
+        values[i] = 1000 * i;
+        assert_int_equal(pthread_create(&threads[i], NULL, use_device, &values[i]), 0);
+    }
+    for (int i = 0; i < THREADS; i++) {
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+        assert_int_equal(values[i], 0);
+    }
+    assert_int_equal(qn_device_usage_now(qn_test_device()).allocated, before);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -367,6 +406,7 @@ int main(void)
         cmocka_unit_test(loss_at_each_submit),
         cmocka_unit_test(a_time_limit_loses_the_device),
         cmocka_unit_test(many_dispatches),
+        cmocka_unit_test(threads_share_a_device),
     };
     qn_device_or_skip();
     return cmocka_run_group_tests(tests, NULL, NULL) + qn_device_finish();

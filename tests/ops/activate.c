@@ -20,15 +20,24 @@ static double normal_cdf(double x)
 static double activation(uint32_t kind, double x)
 {
     switch (kind) {
-    case QN_GELU_TANH: return x * sigmoid(2 * tanh_scale * (x + 0.044715 * x * x * x));
-    case QN_GELU_ERF: return x * normal_cdf(x);
-    case QN_SILU: return x * sigmoid(x);
-    case QN_RELU: return x > 0 ? x : 0;
-    case QN_TANH: return tanh(x);
-    case QN_SIGMOID: return sigmoid(x);
-    case QN_EXP: return exp(x);
-    case QN_LOG: return log(x);
-    default: return x;
+    case QN_GELU_TANH:
+        return x * sigmoid(2 * tanh_scale * (x + 0.044715 * x * x * x));
+    case QN_GELU_ERF:
+        return x * normal_cdf(x);
+    case QN_SILU:
+        return x * sigmoid(x);
+    case QN_RELU:
+        return x > 0 ? x : 0;
+    case QN_TANH:
+        return tanh(x);
+    case QN_SIGMOID:
+        return sigmoid(x);
+    case QN_EXP:
+        return exp(x);
+    case QN_LOG:
+        return log(x);
+    default:
+        return x;
     }
 }
 
@@ -50,12 +59,23 @@ static double derivative(uint32_t kind, double x, double *mag)
         first = sigmoid(x);
         second = x * first * (1 - first);
         break;
-    case QN_RELU: first = x > 0; break;
-    case QN_TANH: first = 1 / (cosh(x) * cosh(x)); break;
-    case QN_SIGMOID: first = sigmoid(x) * sigmoid(-x); break;
-    case QN_EXP: first = exp(x); break;
-    case QN_LOG: first = 1 / x; break;
-    default: break;
+    case QN_RELU:
+        first = x > 0;
+        break;
+    case QN_TANH:
+        first = 1 / (cosh(x) * cosh(x));
+        break;
+    case QN_SIGMOID:
+        first = sigmoid(x) * sigmoid(-x);
+        break;
+    case QN_EXP:
+        first = exp(x);
+        break;
+    case QN_LOG:
+        first = 1 / x;
+        break;
+    default:
+        break;
     }
     *mag = fabs(first) + fabs(second);
     return first + second;
@@ -67,13 +87,18 @@ static double derivative(uint32_t kind, double x, double *mag)
 static double exponent(uint32_t kind, double x)
 {
     switch (kind) {
-    case QN_GELU_TANH: return 2 * tanh_scale * (x + 0.044715 * x * x * x);
-    case QN_GELU_ERF: return x * x / 2;
-    case QN_TANH: return 2 * x;
+    case QN_GELU_TANH:
+        return 2 * tanh_scale * (x + 0.044715 * x * x * x);
+    case QN_GELU_ERF:
+        return x * x / 2;
+    case QN_TANH:
+        return 2 * x;
     case QN_SILU:
     case QN_SIGMOID:
-    case QN_EXP: return x;
-    default: return 0;
+    case QN_EXP:
+        return x;
+    default:
+        return 0;
     }
 }
 
@@ -105,13 +130,17 @@ static void ref_activate(const qn_case *c, qn_ref *in, qn_ref *out)
 #define ACTIVATE(label, kind, s, from, to)                                                         \
     {                                                                                              \
         .name = label, .inputs = 1,                                                                \
-        .in = { { .name = "x", .shape = s, .gen = QN_GEN_DISTINCT, .lo = from, .hi = to,           \
+        .in = { { .name = "x",                                                                     \
+                  .shape = s,                                                                      \
+                  .gen = QN_GEN_DISTINCT,                                                          \
+                  .lo = from,                                                                      \
+                  .hi = to,                                                                        \
                   .grad = true } },                                                                \
         .params = &(const uint32_t){ kind }, .build = build_activate, .ref = ref_activate          \
     }
 #define BENCH(label, kind)                                                                         \
     {                                                                                              \
-        .name = label, .inputs = 1, .in = { { .name = "x", .shape = S2(2048, 512) } },            \
+        .name = label, .inputs = 1, .in = { { .name = "x", .shape = S2(2048, 512) } },             \
         .params = &(const uint32_t){ kind }, .build = build_activate, .ref = ref_activate,         \
         .bench = true                                                                              \
     }
@@ -194,8 +223,8 @@ static const qn_case grad_cases[] = {
 
 static void refuse_grad_shape(qn_graph *g)
 {
-    QN_OP1(g, &qn_op_activate_grad, &(uint32_t){ QN_RELU },
-           qn_input(g, "dy", QN_F32, QN_SHAPE(3)), qn_input(g, "x", QN_F32, QN_SHAPE(2)));
+    QN_OP1(g, &qn_op_activate_grad, &(uint32_t){ QN_RELU }, qn_input(g, "dy", QN_F32, QN_SHAPE(3)),
+           qn_input(g, "x", QN_F32, QN_SHAPE(2)));
 }
 
 static const qn_refusal grad_refusals[] = {

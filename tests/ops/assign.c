@@ -51,9 +51,19 @@ static void ref_copied(const qn_case *c, qn_ref *in, qn_ref *out)
 #define INTEGERS(label, s)                                                                         \
     {                                                                                              \
         .name = label, .inputs = 2,                                                                \
-        .in = { { .name = "param", .dtype = QN_I32, .shape = s, .stored = true, .gen = QN_GEN_INT, \
-                  .lo = 0, .hi = 9 },                                                              \
-                { .name = "x", .dtype = QN_I32, .shape = s, .gen = QN_GEN_INT, .lo = -9, .hi = 0 } }, \
+        .in = { { .name = "param",                                                                 \
+                  .dtype = QN_I32,                                                                 \
+                  .shape = s,                                                                      \
+                  .stored = true,                                                                  \
+                  .gen = QN_GEN_INT,                                                               \
+                  .lo = 0,                                                                         \
+                  .hi = 9 },                                                                       \
+                { .name = "x",                                                                     \
+                  .dtype = QN_I32,                                                                 \
+                  .shape = s,                                                                      \
+                  .gen = QN_GEN_INT,                                                               \
+                  .lo = -9,                                                                        \
+                  .hi = 0 } },                                                                     \
         .build = build_copied, .ref = ref_copied, .no_grad_ref = true                              \
     }
 static const qn_case assign_cases[] = {
@@ -121,7 +131,11 @@ static void ref_rows(const qn_case *c, qn_ref *in, qn_ref *out)
     {                                                                                              \
         .name = label, .inputs = 3,                                                                \
         .in = { { .name = "param", .dtype = type, .shape = S3(b, s, c), .stored = true },          \
-                { .name = "at", .dtype = QN_I32, .shape = S0, .gen = QN_GEN_INT, .lo = start,      \
+                { .name = "at",                                                                    \
+                  .dtype = QN_I32,                                                                 \
+                  .shape = S0,                                                                     \
+                  .gen = QN_GEN_INT,                                                               \
+                  .lo = start,                                                                     \
                   .hi = start },                                                                   \
                 { .name = "x", .dtype = type, .shape = S3(b, t, c) } },                            \
         .build = build_rows, .ref = ref_rows, .no_grad_ref = true                                  \

@@ -32,7 +32,10 @@ static void fill_outside(qn_ref *t)
     for (int64_t i = 0; i < t->count; i++) t->v[i] = ids[i % 8];
 }
 
-#define IDS(s, ...) { .name = "ids", .dtype = QN_I32, .shape = s, __VA_ARGS__ }
+#define IDS(s, ...)                                                                                \
+    {                                                                                              \
+        .name = "ids", .dtype = QN_I32, .shape = s, __VA_ARGS__                                    \
+    }
 #define EMBEDDING(label, v, c, s, ...)                                                             \
     {                                                                                              \
         .name = label, .inputs = 2,                                                                \
@@ -49,10 +52,13 @@ static const qn_case cases[] = {
     EMBEDDING("33x130", 33, 130, S3(2, 3, 7), .gen = QN_GEN_INT, .lo = 0, .hi = 32),
     EMBEDDING("70x65", 70, 65, S1(40), .gen = QN_GEN_INT, .lo = 0, .hi = 69),
     EMBEDDING("300x3", 300, 3, S1(100), .gen = QN_GEN_INT, .lo = 0, .hi = 299),
-    { .name = "10007x512_of_2048", .inputs = 2,
+    { .name = "10007x512_of_2048",
+      .inputs = 2,
       .in = { { .name = "table", .shape = S2(10007, 512) },
               IDS(S1(2048), .gen = QN_GEN_INT, .lo = 0, .hi = 10006) },
-      .build = build, .ref = ref, .bench = true },
+      .build = build,
+      .ref = ref,
+      .bench = true },
 };
 
 static void refuse_ids(qn_graph *g)
@@ -75,13 +81,14 @@ static void refuse_rank(qn_graph *g)
 
 static const qn_refusal refusals[] = {
     { "ids", QN_ERR_INVALID, "ids (ids) is f32, expected i32", refuse_ids },
-    { "table", QN_ERR_INVALID, "table (table) has shape [5], expected [rows, width]", refuse_table },
+    { "table", QN_ERR_INVALID, "table (table) has shape [5], expected [rows, width]",
+      refuse_table },
     { "rank", QN_ERR_INVALID, "expected at most 3 dimensions", refuse_rank },
 };
 
 QN_OP_TEST(embedding, cases, refusals);
 
-// ----------------------------------------------------------------------------------- embedding_grad
+// ------------------------------------------------------------------------------- embedding_grad
 
 static int build_grad(qn_graph *g, const qn_case *c, const qn_tensor *const *in,
                       const qn_tensor **out)

@@ -85,17 +85,18 @@ static void ref_log_softmax(const qn_case *c, qn_ref *in, qn_ref *out)
 #define SOFTMAX(op, label, s, size)                                                                \
     {                                                                                              \
         .name = label, .inputs = 1,                                                                \
-        .in = { { .name = "x", .shape = s, .scale = size, .grad = true } },                        \
-        .build = build_##op, .ref = ref_##op                                                       \
+        .in = { { .name = "x", .shape = s, .scale = size, .grad = true } }, .build = build_##op,   \
+        .ref = ref_##op                                                                            \
     }
 #define SOFTMAX_CASES(op)                                                                          \
     SOFTMAX(op, "1", S1(1), 1), SOFTMAX(op, "9x1", S2(9, 1), 1), SOFTMAX(op, "5x7", S2(5, 7), 1),  \
         SOFTMAX(op, "33x64", S2(33, 64), 2), SOFTMAX(op, "3x65", S2(3, 65), 1),                    \
         SOFTMAX(op, "2x3x127", S3(2, 3, 127), 5), SOFTMAX(op, "3x1028", S2(3, 1028), 1),           \
-    {                                                                                              \
-        .name = "wide_apart_5x9", .inputs = 1, .in = { { .name = "x", .shape = S2(5, 9), .scale = 30 } }, \
-        .build = build_##op, .ref = ref_##op                                                       \
-    },                                                                                             \
+        { .name = "wide_apart_5x9",                                                                \
+          .inputs = 1,                                                                             \
+          .in = { { .name = "x", .shape = S2(5, 9), .scale = 30 } },                               \
+          .build = build_##op,                                                                     \
+          .ref = ref_##op },                                                                       \
     {                                                                                              \
         .name = "2048x512", .inputs = 1, .in = { { .name = "x", .shape = S2(2048, 512) } },        \
         .build = build_##op, .ref = ref_##op, .bench = true                                        \
@@ -145,8 +146,8 @@ static void ref_grad(const qn_case *c, qn_ref *in, qn_ref *out)
         }
         for (int64_t i = 0; i < width; i++) {
             out[0].v[r + i] = logarithm ? dy[i] - exp(y[i]) * sum : y[i] * (dy[i] - sum);
-            out[0].mag[r + i] = logarithm ? fabs(dy[i]) + exp(y[i]) * mag
-                                          : fabs(y[i]) * (fabs(dy[i]) + mag);
+            out[0].mag[r + i] =
+                logarithm ? fabs(dy[i]) + exp(y[i]) * mag : fabs(y[i]) * (fabs(dy[i]) + mag);
             if (logarithm) out[0].slack = fmax(out[0].slack, exp_units(y[i]));
         }
     }
@@ -155,11 +156,12 @@ static void ref_grad(const qn_case *c, qn_ref *in, qn_ref *out)
 
 #define GRAD(label, s, logarithm)                                                                  \
     {                                                                                              \
-        .name = label, .inputs = 2, .in = { { .name = "dy", .shape = s }, { .name = "y", .shape = s } }, \
+        .name = label, .inputs = 2,                                                                \
+        .in = { { .name = "dy", .shape = s }, { .name = "y", .shape = s } },                       \
         .params = &(const uint32_t){ logarithm }, .build = build_grad, .ref = ref_grad             \
     }
 static const qn_case grad_cases[] = {
-    GRAD("1", S1(1), 0),        GRAD("9x5", S2(9, 5), 0),       GRAD("33x64", S2(33, 64), 0),
+    GRAD("1", S1(1), 0),          GRAD("9x5", S2(9, 5), 0),     GRAD("33x64", S2(33, 64), 0),
     GRAD("3x131", S2(3, 131), 0), GRAD("log_9x5", S2(9, 5), 1), GRAD("log_3x132", S2(3, 132), 1),
 };
 
@@ -226,7 +228,10 @@ static void fill_seven(qn_ref *t)
     for (int64_t i = 0; i < t->count; i++) t->v[i] = labels[i % 10];
 }
 
-#define LABELS(n, ...) { .name = "labels", .dtype = QN_I32, .shape = S1(n), __VA_ARGS__ }
+#define LABELS(n, ...)                                                                             \
+    {                                                                                              \
+        .name = "labels", .dtype = QN_I32, .shape = S1(n), __VA_ARGS__                             \
+    }
 #define CE(label, n, v, size, wants, ...)                                                          \
     {                                                                                              \
         .name = label, .inputs = 2,                                                                \
@@ -243,10 +248,14 @@ static const qn_case ce_cases[] = {
     CE("131x129", 131, 129, 1, true, .gen = QN_GEN_INT, .lo = 0, .hi = 128),
     CE("8193x2", 8193, 2, 1, true, .gen = QN_GEN_INT, .lo = -1, .hi = 2),
     CE("3x50295", 3, 50295, 1, true, .gen = QN_GEN_INT, .lo = 0, .hi = 50294),
-    { .name = "24x50295", .inputs = 2,
+    { .name = "24x50295",
+      .inputs = 2,
       .in = { { .name = "logits", .shape = S2(24, 50295) },
               LABELS(24, .gen = QN_GEN_INT, .lo = 0, .hi = 50294) },
-      .build = build_ce, .ref = ref_ce, .no_grad_out = 1u << 1, .bench = true },
+      .build = build_ce,
+      .ref = ref_ce,
+      .no_grad_out = 1u << 1,
+      .bench = true },
 };
 
 static const qn_tensor *logits_of(qn_graph *g)
@@ -279,15 +288,17 @@ static void refuse_rows_gradient(qn_graph *g)
 }
 
 static const qn_refusal ce_refusals[] = {
-    { "labels' dtype", QN_ERR_INVALID, "labels (labels) is f32, expected i32", refuse_labels_dtype },
+    { "labels' dtype", QN_ERR_INVALID, "labels (labels) is f32, expected i32",
+      refuse_labels_dtype },
     { "labels' shape", QN_ERR_INVALID, "has shape [7], expected [4]", refuse_labels_shape },
     { "logits' rank", QN_ERR_INVALID, "expected [rows, classes]", refuse_logits_rank },
-    { "gradient of rows", QN_ERR_INVALID, "loss of single rows has no gradient", refuse_rows_gradient },
+    { "gradient of rows", QN_ERR_INVALID, "loss of single rows has no gradient",
+      refuse_rows_gradient },
 };
 
 QN_OP_TEST(cross_entropy, ce_cases, ce_refusals);
 
-// ------------------------------------------------------------------------------- cross_entropy_grad
+// --------------------------------------------------------------------------- cross_entropy_grad
 
 static int build_ce_grad(qn_graph *g, const qn_case *c, const qn_tensor *const *in,
                          const qn_tensor **out)
@@ -324,7 +335,8 @@ static void ref_ce_grad(const qn_case *c, qn_ref *in, qn_ref *out)
 #define CE_GRAD(label, n, v, ...)                                                                  \
     {                                                                                              \
         .name = label, .inputs = 3,                                                                \
-        .in = { { .name = "logits", .shape = S2(n, v) }, LABELS(n, __VA_ARGS__),                   \
+        .in = { { .name = "logits", .shape = S2(n, v) },                                           \
+                LABELS(n, __VA_ARGS__),                                                            \
                 { .name = "g", .shape = S0 } },                                                    \
         .build = build_ce_grad, .ref = ref_ce_grad                                                 \
     }

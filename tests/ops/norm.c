@@ -43,9 +43,15 @@ static int build(qn_graph *g, const qn_case *c, const qn_tensor *const *in, cons
 {
     const setup *s = c->params;
     switch (s->kind) {
-    case LAYER: out[0] = qn_layer_norm(g, in[0], in[1], s->bias ? in[2] : NULL, s->epsilon); break;
-    case RMS: out[0] = qn_rms_norm(g, in[0], in[1], s->epsilon); break;
-    default: out[0] = qn_unit_norm(g, in[0], s->epsilon); break;
+    case LAYER:
+        out[0] = qn_layer_norm(g, in[0], in[1], s->bias ? in[2] : NULL, s->epsilon);
+        break;
+    case RMS:
+        out[0] = qn_rms_norm(g, in[0], in[1], s->epsilon);
+        break;
+    default:
+        out[0] = qn_unit_norm(g, in[0], s->epsilon);
+        break;
     }
     return 1;
 }
@@ -61,8 +67,8 @@ static void ref(const qn_case *c, qn_ref *in, qn_ref *out)
             double w = s->kind == UNIT ? 1 : in[1].v[i], b = s->bias ? in[2].v[i] : 0;
             double h = (x[i] - t.mean) * t.r;
             out[0].v[r * width + i] = h * w + b;
-            out[0].mag[r * width + i] = (fabs(h) + (s->kind == LAYER ? mean_mag(x, width, &t) : 0)) *
-                                            fabs(w) + fabs(b);
+            out[0].mag[r * width + i] =
+                (fabs(h) + (s->kind == LAYER ? mean_mag(x, width, &t) : 0)) * fabs(w) + fabs(b);
         }
     }
     out[0].terms = (double)width;
@@ -72,7 +78,11 @@ static void ref(const qn_case *c, qn_ref *in, qn_ref *out)
 
 #define NORM(label, k, eps, with_bias, s, width, ...)                                              \
     {                                                                                              \
-        .name = label, .inputs = k == UNIT ? 1 : k == RMS ? 2 : with_bias ? 3 : 2,                 \
+        .name = label,                                                                             \
+        .inputs = k == UNIT   ? 1                                                                  \
+                  : k == RMS  ? 2                                                                  \
+                  : with_bias ? 3                                                                  \
+                              : 2,                                                                 \
         .in = { { .name = "x", .shape = s, .grad = true, __VA_ARGS__ },                            \
                 { .name = "w", .shape = S1(width), .grad = true },                                 \
                 { .name = "b", .shape = S1(width), .grad = true } },                               \
@@ -81,7 +91,8 @@ static void ref(const qn_case *c, qn_ref *in, qn_ref *out)
 #define BENCH(label, k, with_bias, count)                                                          \
     {                                                                                              \
         .name = label, .inputs = count,                                                            \
-        .in = { { .name = "x", .shape = S2(2048, 512) }, { .name = "w", .shape = S1(512) },        \
+        .in = { { .name = "x", .shape = S2(2048, 512) },                                           \
+                { .name = "w", .shape = S1(512) },                                                 \
                 { .name = "b", .shape = S1(512) } },                                               \
         .params = &(const setup){ k, 1e-5f, with_bias }, .build = build, .ref = ref, .bench = true \
     }
@@ -107,7 +118,10 @@ static const qn_case rms_cases[] = {
     BENCH("2048x512", RMS, false, 2),
 };
 
-static void fill_zeros(qn_ref *t) { (void)t; }
+static void fill_zeros(qn_ref *t)
+{
+    (void)t;
+}
 
 static const qn_case unit_cases[] = {
     NORM("1", UNIT, 1e-6f, false, S1(1), 1, .gen = QN_GEN_UNIFORM, .lo = 1, .hi = 2),
@@ -115,9 +129,12 @@ static const qn_case unit_cases[] = {
     NORM("5x64", UNIT, 1e-6f, false, S2(5, 64), 64, .scale = 1),
     NORM("9x130", UNIT, 1e-6f, false, S2(9, 130), 130, .scale = 1),
     NORM("short_9x6", UNIT, 1e3f, false, S2(9, 6), 6, .scale = 1),
-    { .name = "zeros_3x9", .inputs = 1,
+    { .name = "zeros_3x9",
+      .inputs = 1,
       .in = { { .name = "x", .shape = S2(3, 9), .gen = QN_GEN_CUSTOM, .fill = fill_zeros } },
-      .params = &(const setup){ UNIT, 1e-6f, false }, .build = build, .ref = ref },
+      .params = &(const setup){ UNIT, 1e-6f, false },
+      .build = build,
+      .ref = ref },
     BENCH("2048x512", UNIT, false, 1),
 };
 
@@ -235,7 +252,8 @@ static void ref_grad(const qn_case *c, qn_ref *in, qn_ref *out)
 #define GRAD(label, k, eps, s, width, ...)                                                         \
     {                                                                                              \
         .name = label, .inputs = 3,                                                                \
-        .in = { { .name = "dy", .shape = s }, { .name = "x", .shape = s, __VA_ARGS__ },            \
+        .in = { { .name = "dy", .shape = s },                                                      \
+                { .name = "x", .shape = s, __VA_ARGS__ },                                          \
                 { .name = "w", .shape = S1(width) } },                                             \
         .params = &(const setup){ k, eps, false }, .build = build_grad, .ref = ref_grad            \
     }
@@ -243,7 +261,8 @@ static const qn_case grad_cases[] = {
     GRAD("layer_7x5", LAYER, 1e-5f, S2(7, 5), 5, .scale = 1),
     GRAD("layer_33x64", LAYER, 1e-5f, S2(33, 64), 64, .scale = 1),
     GRAD("layer_9x131", LAYER, 1e-5f, S2(9, 131), 131, .scale = 1),
-    GRAD("layer_far_5x100", LAYER, 1e-5f, S2(5, 100), 100, .gen = QN_GEN_UNIFORM, .lo = 99, .hi = 101),
+    GRAD("layer_far_5x100", LAYER, 1e-5f, S2(5, 100), 100, .gen = QN_GEN_UNIFORM, .lo = 99,
+         .hi = 101),
     GRAD("rms_7x6", RMS, 1e-5f, S2(7, 6), 6, .scale = 1),
     GRAD("rms_9x260", RMS, 1e-5f, S2(9, 260), 260, .scale = 1),
     GRAD("unit_33x7", UNIT, 1e-6f, S2(33, 7), 7, .scale = 1),
@@ -290,7 +309,8 @@ static void ref_grad_w(const qn_case *c, qn_ref *in, qn_ref *out)
 #define GRAD_W(label, k, with_bias, s, width)                                                      \
     {                                                                                              \
         .name = label, .inputs = 3,                                                                \
-        .in = { { .name = "dy", .shape = s }, { .name = "x", .shape = s },                         \
+        .in = { { .name = "dy", .shape = s },                                                      \
+                { .name = "x", .shape = s },                                                       \
                 { .name = "w", .shape = S1(width) } },                                             \
         .params = &(const setup){ k, 1e-5f, with_bias }, .build = build_grad_w, .ref = ref_grad_w  \
     }

@@ -36,8 +36,7 @@ static void ref_add(const qn_case *c, qn_ref *in, qn_ref *out)
 static void ref_mul(const qn_case *c, qn_ref *in, qn_ref *out)
 {
     (void)c;
-    for (int64_t i = 0; i < out[0].count; i++)
-        out[0].v[i] = in[0].v[i] * in[1].v[i % in[1].count];
+    for (int64_t i = 0; i < out[0].count; i++) out[0].v[i] = in[0].v[i] * in[1].v[i % in[1].count];
 }
 
 #define BINARY(op, label, sa, sb)                                                                  \
@@ -59,8 +58,8 @@ static void ref_mul(const qn_case *c, qn_ref *in, qn_ref *out)
         BINARY(op, "scalar_17x9", S2(17, 9), S0), BINARY(op, "one_130", S1(130), S2(1, 1)),        \
         BINARY(op, "column_3x1", S2(3, 1), S1(1)),                                                 \
     {                                                                                              \
-        .name = "2048x512", .inputs = 2,                                                          \
-        .in = { { .name = "a", .shape = S2(2048, 512) }, { .name = "b", .shape = S1(512) } },    \
+        .name = "2048x512", .inputs = 2,                                                           \
+        .in = { { .name = "a", .shape = S2(2048, 512) }, { .name = "b", .shape = S1(512) } },      \
         .build = build_##op, .ref = ref_##op, .bench = true                                        \
     }
 
@@ -93,7 +92,8 @@ static void refuse_mul_dtype(qn_graph *g)
 }
 
 static const qn_refusal add_refusals[] = {
-    { "no suffix", QN_ERR_INVALID, "b (b) has shape [2], expected [2,3], a suffix", refuse_add_shape },
+    { "no suffix", QN_ERR_INVALID, "b (b) has shape [2], expected [2,3], a suffix",
+      refuse_add_shape },
     { "b longer", QN_ERR_INVALID, "b (b) has shape [2,3], expected [3]", refuse_add_longer },
     { "dtype", QN_ERR_INVALID, "b (b) is i32, expected f32", refuse_add_dtype },
 };
@@ -126,8 +126,8 @@ static void ref_repeat(const qn_case *c, qn_ref *in, qn_ref *out)
         .params = &(const qn_shape)to, .build = build_repeat, .ref = ref_repeat                    \
     }
 static const qn_case repeat_cases[] = {
-    REPEAT("scalar_to_301", S0, S1(301)),       REPEAT("7_to_5x7", S1(7), S2(5, 7)),
-    REPEAT("64_to_3x64", S1(64), S2(3, 64)),    REPEAT("5x8_to_2x5x8", S2(5, 8), S3(2, 5, 8)),
+    REPEAT("scalar_to_301", S0, S1(301)),    REPEAT("7_to_5x7", S1(7), S2(5, 7)),
+    REPEAT("64_to_3x64", S1(64), S2(3, 64)), REPEAT("5x8_to_2x5x8", S2(5, 8), S3(2, 5, 8)),
     REPEAT("3_to_1x3", S1(3), S2(1, 3)),
 };
 
@@ -163,21 +163,20 @@ static void ref_sum_of(const qn_case *c, qn_ref *in, qn_ref *out)
 
 #define SUM_OF(label, count, s)                                                                    \
     {                                                                                              \
-        .name = label, .inputs = count,                                                            \
-        .in = { { .name = "x0", .shape = s, .grad = true },                                        \
-                { .name = "x1", .shape = s, .grad = true },                                        \
-                { .name = "x2", .shape = s, .grad = true },                                        \
-                { .name = "x3", .shape = s, .grad = true },                                        \
-                { .name = "x4", .shape = s, .grad = true },                                        \
-                { .name = "x5", .shape = s, .grad = true },                                        \
-                { .name = "x6", .shape = s, .grad = true },                                        \
-                { .name = "x7", .shape = s, .grad = true } },                                      \
+        .name = label, .inputs = count, .in = { { .name = "x0", .shape = s, .grad = true },        \
+                                                { .name = "x1", .shape = s, .grad = true },        \
+                                                { .name = "x2", .shape = s, .grad = true },        \
+                                                { .name = "x3", .shape = s, .grad = true },        \
+                                                { .name = "x4", .shape = s, .grad = true },        \
+                                                { .name = "x5", .shape = s, .grad = true },        \
+                                                { .name = "x6", .shape = s, .grad = true },        \
+                                                { .name = "x7", .shape = s, .grad = true } },      \
         .build = build_sum_of, .ref = ref_sum_of                                                   \
     }
 static const qn_case sum_of_cases[] = {
-    SUM_OF("1_of_5", 1, S1(5)),         SUM_OF("2_of_3x64", 2, S2(3, 64)),
-    SUM_OF("3_of_7x9", 3, S2(7, 9)),    SUM_OF("5_of_scalars", 5, S0),
-    SUM_OF("7_of_1", 7, S1(1)),         SUM_OF("8_of_1031", 8, S1(1031)),
+    SUM_OF("1_of_5", 1, S1(5)),      SUM_OF("2_of_3x64", 2, S2(3, 64)),
+    SUM_OF("3_of_7x9", 3, S2(7, 9)), SUM_OF("5_of_scalars", 5, S0),
+    SUM_OF("7_of_1", 7, S1(1)),      SUM_OF("8_of_1031", 8, S1(1031)),
 };
 
 static void refuse_sum_of_none(qn_graph *g)
@@ -237,8 +236,13 @@ static const qn_case scale_cases[] = {
     SCALE("zero_7x3", S2(7, 3), 0, 2),
     SCALE("1023", S1(1023), 1e-3f, 0),
     SCALE("16x65", S2(16, 65), 1.5f, -8),
-    { .name = "2048x512", .inputs = 1, .in = { { .name = "x", .shape = S2(2048, 512) } },
-      .params = (const float[]){ 2, 1 }, .build = build_scale, .ref = ref_scale, .bench = true },
+    { .name = "2048x512",
+      .inputs = 1,
+      .in = { { .name = "x", .shape = S2(2048, 512) } },
+      .params = (const float[]){ 2, 1 },
+      .build = build_scale,
+      .ref = ref_scale,
+      .bench = true },
 };
 
 static void refuse_scale_dtype(qn_graph *g)
@@ -277,7 +281,8 @@ static void philox(const uint32_t counter[4], const uint32_t key[2], uint32_t ou
 // Does the generator above give the published words for counter and key zero?
 static bool philox_is_right(void)
 {
-    static const uint32_t zero[4], published[4] = { 0x6627e8d5u, 0xe169c58du, 0xbc57ac4cu, 0x9b00dbd8u };
+    static const uint32_t zero[4],
+        published[4] = { 0x6627e8d5u, 0xe169c58du, 0xbc57ac4cu, 0x9b00dbd8u };
     uint32_t words[4];
     philox(zero, zero, words);
     for (int i = 0; i < 4; i++)
@@ -311,14 +316,23 @@ static void ref_dropout(const qn_case *c, qn_ref *in, qn_ref *out)
     if (!right || fabs((double)dropped - mean) > 6 * deviation + 1) out[0].v[0] = NAN;
 }
 
-static void fill_seed_7(qn_ref *t) { t->v[0] = 7; }
-static void fill_seed_negative(qn_ref *t) { t->v[0] = -123456789; }
+static void fill_seed_7(qn_ref *t)
+{
+    t->v[0] = 7;
+}
+static void fill_seed_negative(qn_ref *t)
+{
+    t->v[0] = -123456789;
+}
 
 #define DROPOUT(label, s, seed_fill, p_, stream_)                                                  \
     {                                                                                              \
         .name = label, .inputs = 2,                                                                \
         .in = { { .name = "x", .shape = s, .grad = true },                                         \
-                { .name = "seed", .dtype = QN_I32, .shape = S0, .gen = QN_GEN_CUSTOM,              \
+                { .name = "seed",                                                                  \
+                  .dtype = QN_I32,                                                                 \
+                  .shape = S0,                                                                     \
+                  .gen = QN_GEN_CUSTOM,                                                            \
                   .fill = seed_fill } },                                                           \
         .params = &(const dropout_setup){ .p = p_, .stream = stream_ }, .build = build_dropout,    \
         .ref = ref_dropout                                                                         \
@@ -329,10 +343,17 @@ static const qn_case dropout_cases[] = {
     DROPOUT("33_p50_stream1", S1(33), fill_seed_7, 0.5f, 1),
     DROPOUT("9x130_p10", S2(9, 130), fill_seed_negative, 0.1f, 0xffffffffu),
     DROPOUT("64x65_p99", S2(64, 65), fill_seed_7, 0.99f, 3),
-    { .name = "2048x512", .inputs = 2,
+    { .name = "2048x512",
+      .inputs = 2,
       .in = { { .name = "x", .shape = S2(2048, 512) },
-              { .name = "seed", .dtype = QN_I32, .shape = S0, .gen = QN_GEN_CUSTOM, .fill = fill_seed_7 } },
-      .params = &(const dropout_setup){ .p = 0.1f }, .build = build_dropout, .ref = ref_dropout,
+              { .name = "seed",
+                .dtype = QN_I32,
+                .shape = S0,
+                .gen = QN_GEN_CUSTOM,
+                .fill = fill_seed_7 } },
+      .params = &(const dropout_setup){ .p = 0.1f },
+      .build = build_dropout,
+      .ref = ref_dropout,
       .bench = true },
 };
 

@@ -53,8 +53,12 @@ static const qn_case reduce_cases[] = {
     REDUCE("max_9x5", QN_MAX, S2(9, 5), false),
     REDUCE("max_65x66", QN_MAX, S2(65, 66), false),
     REDUCE("max_2x4099", QN_MAX, S2(2, 4099), false),
-    { .name = "2048x512", .inputs = 1, .in = { { .name = "x", .shape = S2(2048, 512) } },
-      .params = &(const qn_reduction){ QN_SUM }, .build = build_reduce, .ref = ref_reduce,
+    { .name = "2048x512",
+      .inputs = 1,
+      .in = { { .name = "x", .shape = S2(2048, 512) } },
+      .params = &(const qn_reduction){ QN_SUM },
+      .build = build_reduce,
+      .ref = ref_reduce,
       .bench = true },
 };
 
@@ -246,8 +250,12 @@ static const qn_case sum_rows_cases[] = {
     SUM(sum_rows, ref_sum_rows, "1000x1", S2(1000, 1)),
     SUM(sum_rows, ref_sum_rows, "3x5x300", S3(3, 5, 300)),
     SUM(sum_rows, ref_sum_rows, "17000x4", S2(17000, 4)),
-    { .name = "2048x512", .inputs = 1, .in = { { .name = "x", .shape = S2(2048, 512) } },
-      .build = build_sum_rows, .ref = ref_sum_rows, .bench = true },
+    { .name = "2048x512",
+      .inputs = 1,
+      .in = { { .name = "x", .shape = S2(2048, 512) } },
+      .build = build_sum_rows,
+      .ref = ref_sum_rows,
+      .bench = true },
 };
 // Blocks of a sum have 8192 elements.
 #define SUMS(op, refs)                                                                             \
@@ -333,17 +341,30 @@ static void reshape_to(qn_graph *g, qn_shape shape)
 {
     qn_reshape(g, qn_input(g, "x", QN_F32, QN_SHAPE(2, 3)), shape);
 }
-static void refuse_reshape_count(qn_graph *g) { reshape_to(g, QN_SHAPE(7)); }
-static void refuse_reshape_zero(qn_graph *g) { reshape_to(g, QN_SHAPE(6, 0)); }
-static void refuse_reshape_negative(qn_graph *g) { reshape_to(g, QN_SHAPE(-2, -3)); }
+static void refuse_reshape_count(qn_graph *g)
+{
+    reshape_to(g, QN_SHAPE(7));
+}
+static void refuse_reshape_zero(qn_graph *g)
+{
+    reshape_to(g, QN_SHAPE(6, 0));
+}
+static void refuse_reshape_negative(qn_graph *g)
+{
+    reshape_to(g, QN_SHAPE(-2, -3));
+}
 static void refuse_reshape_overflow(qn_graph *g)
 {
     reshape_to(g, QN_SHAPE(INT64_C(1) << 62, INT64_C(1) << 62));
 }
-static void refuse_reshape_rank(qn_graph *g) { reshape_to(g, (qn_shape){ .rank = 99 }); }
+static void refuse_reshape_rank(qn_graph *g)
+{
+    reshape_to(g, (qn_shape){ .rank = 99 });
+}
 
 static const qn_refusal reshape_refusals[] = {
-    { "count", QN_ERR_INVALID, "x (x) has shape [2,3], which cannot become [7]", refuse_reshape_count },
+    { "count", QN_ERR_INVALID, "x (x) has shape [2,3], which cannot become [7]",
+      refuse_reshape_count },
     { "zero", QN_ERR_INVALID, "cannot become [6,0]", refuse_reshape_zero },
     { "negative", QN_ERR_INVALID, "cannot become [-2,-3]", refuse_reshape_negative },
     { "overflow", QN_ERR_INVALID, "cannot become", refuse_reshape_overflow },
