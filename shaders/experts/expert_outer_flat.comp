@@ -15,8 +15,7 @@ const bool TRANSPOSE_A = true, TRANSPOSE_B = false;
 
 BIND_T(0, x)
 BIND_T(1, y)
-BIND_R(2, order, int)
-BIND_R(3, offsets, int)
+#include "experts/tile.glsl"
 #include "matmul/store.glsl"
 BIND_RESULT(4, dw)
 
@@ -39,13 +38,13 @@ void main()
     uint lane = gl_SubgroupInvocationID, e = a.first_expert + gl_WorkGroupID.z;
     uint m0 = gl_WorkGroupID.y * TM, n0 = (gl_WorkGroupID.x * GROUP + lane) * 4;
     uint y_column = min(n0, (a.n - 1) & ~3u);
-    uint end = uint(offsets[e + 1]), first = min(uint(offsets[e]) + a.first, end);
+    uint end = OFFSET(e + 1), first = min(OFFSET(e) + a.first, end);
     end = min(end, first + a.count);
 
     tile_clear();
     for (uint p = first; p < end; p += UNROLL) {
         [[unroll]] for (uint g = 0; g < SLOT_LOADS; g++)
-            slots[g] = uint(order[min(p + g * GROUP + lane, end - 1)]);
+            slots[g] = SLOT(min(p + g * GROUP + lane, end - 1));
         [[unroll]] for (uint g = 0; g < A_LOADS; g++) {
             // Part q of the round holds four columns of term q / (TM / 4): a few terms per load.
             uint part = g * GROUP + lane, t0 = g * GROUP / (TM / 4), t = part / (TM / 4);
