@@ -3,7 +3,7 @@
 //   SLOT(p)     order[p], the slot at position p
 //   OFFSET(e)   offsets[e]: expert e owns positions OFFSET(e) .. OFFSET(e + 1) - 1
 //
-// Counted over all experts, e owns the tiles from OFFSET(e) / TM + e up to the next expert's: always
+// Counted over all experts, e owns the tiles from OFFSET(e) / TM + e up to the next one's: always
 // enough for its slots, at most one more than needed, and known without a sum over other experts.
 // The grid has slots / TM + E tiles. Needs TM.
 #include "integers.glsl"
