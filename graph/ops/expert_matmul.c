@@ -102,7 +102,8 @@ static int64_t outer_of(const qn_node *n)
     return n->in[W]->shape.dim[attrs_of(n)->transpose_w ? 1 : 2];
 }
 
-static qn_result infer(const qn_node *n, const qn_device_info *dev, qn_shape *shape, qn_dtype *dtype)
+static qn_result infer(const qn_node *n, const qn_device_info *dev, qn_shape *shape,
+                       qn_dtype *dtype)
 {
     (void)dev;
     char x[QN_SHAPE_TEXT], w[QN_SHAPE_TEXT];
@@ -128,7 +129,8 @@ static qn_result infer(const qn_node *n, const qn_device_info *dev, qn_shape *sh
 static qn_result record(qn_recorder *r, const qn_node *n)
 {
     const qn_device_info *dev = qn_recorder_device(r);
-    uint32_t i = (uint32_t)inner_of(n), o = (uint32_t)outer_of(n), tw = attrs_of(n)->transpose_w != 0;
+    uint32_t i = (uint32_t)inner_of(n), o = (uint32_t)outer_of(n),
+             tw = attrs_of(n)->transpose_w != 0;
     uint64_t slots = slots_of(n), experts = experts_of(n);
     qn_expert_choice c = qn_expert_matmul_choose(slots, experts, dev);
     expert_matmul_args args = {
@@ -172,8 +174,8 @@ static qn_result backward(qn_graph *g, const qn_node *n, const qn_tensor *const 
     const routed *at = attrs_of(n);
     if (want[X]) {
         routed back = { at->choices, !at->transpose_w };
-        gin[X] = QN_OP1(g, &qn_op_expert_matmul, &back, gout[0], n->in[W], n->in[ORDER],
-                        n->in[OFFSETS]);
+        gin[X] =
+            QN_OP1(g, &qn_op_expert_matmul, &back, gout[0], n->in[W], n->in[ORDER], n->in[OFFSETS]);
         if (slots_per_row(n, X) > 1)
             gin[X] = qn_combine(g, gin[X], NULL, NULL, (int)slots_per_row(n, X));
     }

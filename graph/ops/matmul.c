@@ -33,7 +33,8 @@ static qn_product shape_of(const qn_node *n)
 {
     const product *at = attrs_of(n);
     qn_shape a = n->in[A]->shape, b = n->in[B]->shape;
-    uint64_t m = (uint64_t)from_end(a, !at->transpose_a), k = (uint64_t)from_end(a, at->transpose_a);
+    uint64_t m = (uint64_t)from_end(a, !at->transpose_a),
+             k = (uint64_t)from_end(a, at->transpose_a);
     return (qn_product){
         .batch = (uint64_t)qn_shape_count(a) / (m * k),
         .m = m,
@@ -58,8 +59,10 @@ static qn_result expect_matrix(const qn_node *n, int input, const char *what)
     char text[QN_SHAPE_TEXT];
     const qn_tensor *t = n->in[input];
     if (t->shape.rank >= 2 && qn_shape_count(t->shape) <= INT32_MAX) return QN_OK;
-    return qn_refuse(n, "%s (%s) has shape %s, expected at least two dimensions and fewer than 2^31 "
-                     "elements", what, t->name, qn_shape_format(t->shape, text));
+    return qn_refuse(n,
+                     "%s (%s) has shape %s, expected at least two dimensions and fewer than 2^31 "
+                     "elements",
+                     what, t->name, qn_shape_format(t->shape, text));
 }
 
 static qn_result refuse_pair(const qn_node *n)
@@ -72,7 +75,8 @@ static qn_result refuse_pair(const qn_node *n)
                      at->transpose_b ? " transposed" : "");
 }
 
-static qn_result infer(const qn_node *n, const qn_device_info *dev, qn_shape *shape, qn_dtype *dtype)
+static qn_result infer(const qn_node *n, const qn_device_info *dev, qn_shape *shape,
+                       qn_dtype *dtype)
 {
     (void)dev;
     const product *at = attrs_of(n);
@@ -96,8 +100,10 @@ static qn_result infer(const qn_node *n, const qn_device_info *dev, qn_shape *sh
     // m n < 2^62: no overflow. The count of the batches' results is below 2^31 when each is, and
     // their number; both are checked.
     if (p.m * p.n > INT32_MAX || p.batch > INT32_MAX / (p.m * p.n))
-        return qn_refuse(n, "the result would have %llu x %llu x %llu elements, expected fewer than "
-                         "2^31", (unsigned long long)p.batch, (unsigned long long)p.m,
+        return qn_refuse(n,
+                         "the result would have %llu x %llu x %llu elements, expected fewer than "
+                         "2^31",
+                         (unsigned long long)p.batch, (unsigned long long)p.m,
                          (unsigned long long)p.n);
     shape[0] = a;
     shape[0].dim[a.rank - 2] = (int64_t)(at->transpose_c ? p.n : p.m);
@@ -145,7 +151,9 @@ static uint64_t window_size(const qn_device_info *dev, const operand *o, int ope
 {
     uint64_t most = grid, unit = 4;
     for (int i = 0; i < operands; i++) {
-        uint64_t bytes = (batches ? o[i].each : o[i].split ? o[i].row : 0) *
+        uint64_t bytes = (batches      ? o[i].each
+                          : o[i].split ? o[i].row
+                                       : 0) *
                          qn_dtype_size(o[i].t->dtype);
         if (bytes == 0) continue;
         if (dev->max_binding / bytes < most) most = dev->max_binding / bytes;
@@ -238,12 +246,13 @@ static qn_result record(qn_recorder *r, const qn_node *n)
     };
     // The windows cut rows of c where there is one batch, else batches.
     uint64_t rows = p->transpose_c ? p->n : p->m, total = one ? rows : p->batch;
-    uint64_t grid = one ? (uint64_t)dev->max_groups * (p->transpose_c ? c.columns : c.rows)
-                        : dev->max_groups;
+    uint64_t grid =
+        one ? (uint64_t)dev->max_groups * (p->transpose_c ? c.columns : c.rows) : dev->max_groups;
     uint64_t most = window_size(dev, o, 3, !one, grid, total);
     if (most == 0)
         return qn_fail(QN_ERR_UNSUPPORTED, "%s: a part of %s exceeds the %llu bytes of a binding",
-                       n->name, one ? "64 rows" : "64 batches", (unsigned long long)dev->max_binding);
+                       n->name, one ? "64 rows" : "64 batches",
+                       (unsigned long long)dev->max_binding);
     for (uint64_t first = 0; first < total; first += most) {
         uint64_t count = total - first < most ? total - first : most;
         window w = one ? (window){ 0, 1, first, count } : (window){ first, count, 0, rows };
@@ -266,7 +275,7 @@ static const qn_tensor *grad_b(qn_graph *g, const qn_node *n, const qn_tensor *d
 {
     const qn_tensor *a = n->in[A], *b = n->in[B];
     bool ta = attrs_of(n)->transpose_a, tb = attrs_of(n)->transpose_b;
-    const qn_tensor *db = tb ? multiply(g, dc, a, true, ta, false)  // dc^T op(a)
+    const qn_tensor *db = tb ? multiply(g, dc, a, true, ta, false)    // dc^T op(a)
                              : multiply(g, a, dc, !ta, false, false); // op(a)^T dc
     if (!db || db->shape.rank == b->shape.rank) return db;
     // One b for all batches: their sum.
@@ -324,7 +333,8 @@ const qn_tensor *qn_matmul(qn_graph *g, const qn_tensor *a, const qn_tensor *b,
     // Rows of all batches against one b are one product, and so is its gradient.
     if (a->shape.rank <= 2 || b->shape.rank != 2 || at.transpose_a)
         return QN_OP1(g, &qn_op_matmul, &at, a, b, opts->bias);
-    const qn_tensor *flat = qn_reshape(g, a, QN_SHAPE(qn_shape_rows(a->shape), qn_shape_last(a->shape)));
+    const qn_tensor *flat =
+        qn_reshape(g, a, QN_SHAPE(qn_shape_rows(a->shape), qn_shape_last(a->shape)));
     if (!flat) return NULL;
     const qn_tensor *c = QN_OP1(g, &qn_op_matmul, &at, flat, b, opts->bias);
     if (!c) return NULL;

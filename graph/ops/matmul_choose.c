@@ -47,8 +47,12 @@ static qn_product normal(qn_product p)
 static qn_product transposed(qn_product p)
 {
     return normal((qn_product){
-        .batch = p.batch, .m = p.n, .n = p.m, .k = p.k,
-        .transpose_a = !p.transpose_b, .transpose_b = !p.transpose_a,
+        .batch = p.batch,
+        .m = p.n,
+        .n = p.m,
+        .k = p.k,
+        .transpose_a = !p.transpose_b,
+        .transpose_b = !p.transpose_a,
         .transpose_c = !p.transpose_c,
     });
 }
@@ -124,8 +128,8 @@ qn_matmul_choice qn_matmul_choose(const qn_product *given, const qn_device_info 
     else
         choose_tile(&c, t, dev);
     const qn_product *p = &c.p;
-    c.aligned = (p->transpose_a ? p->m : p->k) % 4 == 0 && (p->transpose_b ? p->k : p->n) % 4 == 0 &&
-                (p->transpose_c ? p->m : p->n) % 4 == 0;
+    c.aligned = (p->transpose_a ? p->m : p->k) % 4 == 0 &&
+                (p->transpose_b ? p->k : p->n) % 4 == 0 && (p->transpose_c ? p->m : p->n) % 4 == 0;
     return c;
 }
 

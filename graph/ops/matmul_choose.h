@@ -19,12 +19,12 @@ typedef struct qn_matmul_choice {
     qn_product p;
     bool swapped;
     qn_kernel kernel;
-    bool aligned;               // rows of all three are whole vec4s
-    uint32_t tile;              // the kernel's constant 1
-    uint32_t rows, columns;     // of c per group
+    bool aligned;           // rows of all three are whole vec4s
+    uint32_t tile;          // the kernel's constant 1
+    uint32_t rows, columns; // of c per group
     uint32_t group_size;
-    uint32_t most_terms;        // of the sums in one pass, a multiple of 4
-    uint64_t rounds_of_most;    // loop rounds for that many
+    uint32_t most_terms;     // of the sums in one pass, a multiple of 4
+    uint64_t rounds_of_most; // loop rounds for that many
 } qn_matmul_choice;
 
 qn_matmul_choice qn_matmul_choose(const qn_product *p, const qn_device_info *dev);

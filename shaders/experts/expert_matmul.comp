@@ -14,8 +14,6 @@ const bool TRANSPOSE_A = false;
 
 BIND_T(0, a_in)
 BIND_X(1, b_in)
-BIND_R(2, order, int)
-BIND_R(3, offsets, int)
 #include "matmul/store.glsl"
 BIND_RESULT(4, y)
 
@@ -37,10 +35,10 @@ void main()
     barrier();
     uint e = expert;
     if (e == a.experts) return;
-    uint first = uint(offsets[e]) + (tile - first_tile(e)) * TM, end = uint(offsets[e + 1]);
+    uint first = OFFSET(e) + (tile - first_tile(e)) * TM, end = OFFSET(e + 1);
     if (first >= end) return;
 
-    if (lane < TM) slots[lane] = uint(order[min(first + lane, end - 1)]);
+    if (lane < TM) slots[lane] = SLOT(min(first + lane, end - 1));
     barrier();
     uint w0 = e * a.b_batch;
     a_last = a.x_last;

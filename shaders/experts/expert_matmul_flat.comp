@@ -14,8 +14,6 @@ const bool TRANSPOSE_A = false;
 
 BIND_T(0, a_in)
 BIND_X(1, b_in)
-BIND_R(2, order, int)
-BIND_R(3, offsets, int)
 #include "experts/tile.glsl"
 #include "matmul/store.glsl"
 BIND_RESULT(4, y)
@@ -35,12 +33,12 @@ void main()
     for (uint e = 1; e < a.experts; e += GROUP)
         before += uint(e + lane < a.experts && first_tile(min(e + lane, a.experts)) <= tile);
     uint expert = subgroupAdd(before);
-    uint first = uint(offsets[expert]) + (tile - first_tile(expert)) * TM;
-    uint end = uint(offsets[expert + 1]);
+    uint first = OFFSET(expert) + (tile - first_tile(expert)) * TM;
+    uint end = OFFSET(expert + 1);
     if (first >= end) return;
 
     [[unroll]] for (uint g = 0; g < ROW_LOADS; g++)
-        slots[g] = uint(order[min(first + (g * GROUP + lane) % TM, end - 1)]);
+        slots[g] = SLOT(min(first + (g * GROUP + lane) % TM, end - 1));
     uint w0 = expert * a.b_batch;
     a_last = a.x_last;
     b_last = w0 + a.b_batch - 1;

@@ -15,13 +15,12 @@ const bool TRANSPOSE_A = true, TRANSPOSE_B = false;
 
 BIND_T(0, x)
 BIND_T(1, y)
-BIND_R(2, order, int)
-BIND_R(3, offsets, int)
 #include "matmul/store.glsl"
 BIND_RESULT(4, dw)
 
 #include "matmul/load_any.glsl"
 #include "matmul/tiled.glsl"
+#include "experts/tile.glsl"
 DEFINE_LOAD_ANY(any_x, LOAD4, x)
 DEFINE_LOAD_ANY(any_y, LOAD4, y)
 
@@ -34,7 +33,7 @@ void get(uint p, uint end, uint m0, uint n0)
         uint column = min(m0 + part_place(part, TM, true), (a.m - 1) & ~3u);
         a_next[g] = vec4(0.0);
         if (t >= end) continue;
-        uint at = uint(order[t]) / X_SLOTS * a.m + column;
+        uint at = SLOT(t) / X_SLOTS * a.m + column;
         a_next[g] = ALIGNED ? LOAD4(x, at / 4) : any_x(at, a.x_last);
     }
     [[unroll]] for (uint g = 0; g < B_LOADS; g++) {
@@ -43,7 +42,7 @@ void get(uint p, uint end, uint m0, uint n0)
         uint column = min(n0 + part_place(part, 64, true), (a.n - 1) & ~3u);
         b_next[g] = vec4(0.0);
         if (t >= end) continue;
-        uint at = uint(order[t]) / Y_SLOTS * a.n + column;
+        uint at = SLOT(t) / Y_SLOTS * a.n + column;
         b_next[g] = ALIGNED ? LOAD4(y, at / 4) : any_y(at, a.y_last);
     }
 }
@@ -52,7 +51,7 @@ void main()
 {
     uint lane = gl_LocalInvocationID.x, e = a.first_expert + gl_WorkGroupID.z;
     uint m0 = gl_WorkGroupID.y * TM, n0 = gl_WorkGroupID.x * 64;
-    uint end = uint(offsets[e + 1]), first = min(uint(offsets[e]) + a.first, end);
+    uint end = OFFSET(e + 1), first = min(OFFSET(e) + a.first, end);
     end = min(end, first + a.count);
 
     tile_clear();

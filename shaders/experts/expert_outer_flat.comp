@@ -1,5 +1,5 @@
-// dw[e] = sum over the slots of expert e of x[slot / X_SLOTS]^T y[slot / Y_SLOTS]: qn_expert_outer. For CPU
-// drivers. Groups: (column tiles of 4 GROUP, row tiles of TM, experts). [scattermoe]
+// dw[e] = sum over the slots of expert e of x[slot / X_SLOTS]^T y[slot / Y_SLOTS]: qn_expert_outer.
+// For CPU drivers. Groups: (column tiles of 4 GROUP, row tiles of TM, experts). [scattermoe]
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "types.glsl"
@@ -15,8 +15,7 @@ const bool TRANSPOSE_A = true, TRANSPOSE_B = false;
 
 BIND_T(0, x)
 BIND_T(1, y)
-BIND_R(2, order, int)
-BIND_R(3, offsets, int)
+#include "experts/tile.glsl"
 #include "matmul/store.glsl"
 BIND_RESULT(4, dw)
 
@@ -29,6 +28,13 @@ DEFINE_LOAD_ANY(any_y, LOAD4, y)
 const uint SLOT_LOADS = (UNROLL + GROUP - 1) / GROUP;
 uint slots[SLOT_LOADS];
 
+// Of the round whose first term is order[p]. Read a round ahead, as addresses wait for them.
+void read_slots(uint p, uint end)
+{
+    [[unroll]] for (uint g = 0; g < SLOT_LOADS; g++)
+        slots[g] = SLOT(min(p + g * GROUP + gl_SubgroupInvocationID, max(end, 1) - 1));
+}
+
 uint slot_of(uint t)
 {
     return subgroupShuffle(slots[min(t, UNROLL - 1) / GROUP], min(t, UNROLL - 1) % GROUP);
@@ -39,13 +45,12 @@ void main()
     uint lane = gl_SubgroupInvocationID, e = a.first_expert + gl_WorkGroupID.z;
     uint m0 = gl_WorkGroupID.y * TM, n0 = (gl_WorkGroupID.x * GROUP + lane) * 4;
     uint y_column = min(n0, (a.n - 1) & ~3u);
-    uint end = uint(offsets[e + 1]), first = min(uint(offsets[e]) + a.first, end);
+    uint end = OFFSET(e + 1), first = min(OFFSET(e) + a.first, end);
     end = min(end, first + a.count);
 
     tile_clear();
+    read_slots(first, end);
     for (uint p = first; p < end; p += UNROLL) {
-        [[unroll]] for (uint g = 0; g < SLOT_LOADS; g++)
-            slots[g] = uint(order[min(p + g * GROUP + lane, end - 1)]);
         [[unroll]] for (uint g = 0; g < A_LOADS; g++) {
             // Part q of the round holds four columns of term q / (TM / 4): a few terms per load.
             uint part = g * GROUP + lane, t0 = g * GROUP / (TM / 4), t = part / (TM / 4);
@@ -61,6 +66,7 @@ void main()
             uint at = slot_of(t) / Y_SLOTS * a.n + y_column;
             b_part[t] = ALIGNED ? LOAD4(y, at / 4) : any_y(at, a.y_last);
         }
+        read_slots(p + UNROLL, end);
         tile_multiply();
     }
 

@@ -1,8 +1,10 @@
-// The register tile of the flat products: TM rows (a power of two, at least 4) by 4 * GROUP columns of c per subgroup, lane l
-// holding columns 4l..4l+3 of the tile, UNROLL terms of the sums per round.
+// The register tile of the flat products: TM rows (a power of two; a multiple of 4 where a or c is
+// transposed) by 4 GROUP columns of c per subgroup, lane l holding columns 4l..4l+3 of the tile,
+// UNROLL terms of the sums per round.
 //
 // A round reads both operands as vec4s. Those of a are spread over the lanes, each read once, and
-// handed round by subgroupShuffle with constant lanes: a_part[p / GROUP] of lane p % GROUP is part p.
+// handed round by subgroupShuffle with constant lanes; part p is a_part[p / GROUP] of lane
+// p % GROUP.
 //   a given [m, k]: part p holds terms 4u..4u+3 of row i, p = u TM + i
 //   a given [k, m]: part p holds rows 4r..4r+3 of term t, p = t TM/4 + r
 // Those of b are the lane's own:

@@ -39,7 +39,8 @@ void main()
     tile_product();
 
     vec4 shift = vec4(0.0);
-    if (BIAS) shift = ALIGNED ? LOAD4(bias, min(n0, a.n - 4) / 4) : any_bias(min(n0, a.n - 1), a.n - 1);
+    if (BIAS)
+        shift = ALIGNED ? LOAD4(bias, min(n0, a.n - 4) / 4) : any_bias(min(n0, a.n - 1), a.n - 1);
     [[unroll]] for (uint i = 0; i < TM; i++) {
         // Transposed, each four rows of the tile give a vec4 of each of the four columns.
         uint q = i & ~3u, j = i & 3u;

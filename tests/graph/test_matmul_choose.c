@@ -121,7 +121,7 @@ static void rows_of_whole_vec4s_are_aligned(void **state)
     assert_false(qn_matmul_choose(&p, &tiled).aligned);
 }
 
-// Every choice computes the product asked for: its dimensions, once turned back, are the given ones.
+// Every choice computes the product asked for: its dimensions, turned back, are the given ones.
 static void choices_cover_the_product(void **state)
 {
     (void)state;

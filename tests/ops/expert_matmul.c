@@ -85,38 +85,57 @@ static void fill_even(qn_ref *t) // odd experts stay empty
 
 #define BETWEEN(high) .gen = QN_GEN_INT, .lo = 0, .hi = high
 #define KEYS_OF(slots, ...)                                                                        \
-    { .name = "keys", .dtype = QN_I32, .shape = { 1, { slots } }, __VA_ARGS__ }
-#define MATRIX(label, r, c, ...) { .name = label, .shape = { 2, { r, c } }, __VA_ARGS__ }
+    {                                                                                              \
+        .name = "keys", .dtype = QN_I32, .shape = { 1, { slots } }, __VA_ARGS__                    \
+    }
+#define MATRIX(label, r, c, ...)                                                                   \
+    {                                                                                              \
+        .name = label, .shape = { 2, { r, c } }, __VA_ARGS__                                       \
+    }
 #define W_OF(e, i, o, flags, ...)                                                                  \
-    { .name = "w", .shape = { 3, { e, (flags) & TW ? o : i, (flags) & TW ? i : o } }, __VA_ARGS__ }
-#define PARAMS(e, k, flags) .inputs = 3, .params = &(const setup){ e, k, flags }
+    {                                                                                              \
+        .name = "w", .shape = { 3, { e, (flags)&TW ? o : i, (flags)&TW ? i : o } }, __VA_ARGS__    \
+    }
+#define PARAMS(e, k, flags)                                                                        \
+    .inputs = 3, .params = &(const setup)                                                          \
+    {                                                                                              \
+        e, k, flags                                                                                \
+    }
 #define FORWARD .build = build, .ref = ref
 #define OUTER .build = build_outer, .ref = ref_outer
 // n rows of x, each with k slots, and keys drawn evenly.
 #define CASE(label, n, k, e, i, o, flags)                                                          \
     {                                                                                              \
-        .name = label, PARAMS(e, k, flags), FORWARD,                                               \
-        .in = { KEYS_OF((n) * (k), BETWEEN((e)-1)), MATRIX("x", n, i, .grad = true),               \
-                W_OF(e, i, o, flags, .grad = true) }                                               \
+        .name = label, PARAMS(e, k, flags), FORWARD, .in = {                                       \
+            KEYS_OF((n) * (k), BETWEEN((e)-1)),                                                    \
+            MATRIX("x", n, i, .grad = true),                                                       \
+            W_OF(e, i, o, flags, .grad = true)                                                     \
+        }                                                                                          \
     }
 // x has a row for every slot.
 #define SLOTS(label, n, k, e, i, o, flags)                                                         \
     {                                                                                              \
-        .name = label, PARAMS(e, k, flags), FORWARD,                                               \
-        .in = { KEYS_OF((n) * (k), BETWEEN((e)-1)), MATRIX("x", (n) * (k), i, .grad = true),       \
-                W_OF(e, i, o, flags, .grad = true) }                                               \
+        .name = label, PARAMS(e, k, flags), FORWARD, .in = {                                       \
+            KEYS_OF((n) * (k), BETWEEN((e)-1)),                                                    \
+            MATRIX("x", (n) * (k), i, .grad = true),                                               \
+            W_OF(e, i, o, flags, .grad = true)                                                     \
+        }                                                                                          \
     }
 #define FILLED(label, function, n, k, e, i, o, flags)                                              \
     {                                                                                              \
-        .name = label, PARAMS(e, k, flags), FORWARD,                                               \
-        .in = { KEYS_OF((n) * (k), .gen = QN_GEN_CUSTOM, .fill = function),                        \
-                MATRIX("x", n, i, .grad = true), W_OF(e, i, o, flags, .grad = true) }              \
+        .name = label, PARAMS(e, k, flags), FORWARD, .in = {                                       \
+            KEYS_OF((n) * (k), .gen = QN_GEN_CUSTOM, .fill = function),                            \
+            MATRIX("x", n, i, .grad = true),                                                       \
+            W_OF(e, i, o, flags, .grad = true)                                                     \
+        }                                                                                          \
     }
 #define HALF(label, type, n, k, e, i, o, flags)                                                    \
     {                                                                                              \
-        .name = label, PARAMS(e, k, flags), FORWARD,                                               \
-        .in = { KEYS_OF((n) * (k), BETWEEN((e)-1)), MATRIX("x", n, i, .grad = true),               \
-                W_OF(e, i, o, flags, .dtype = type) }                                              \
+        .name = label, PARAMS(e, k, flags), FORWARD, .in = {                                       \
+            KEYS_OF((n) * (k), BETWEEN((e)-1)),                                                    \
+            MATRIX("x", n, i, .grad = true),                                                       \
+            W_OF(e, i, o, flags, .dtype = type)                                                    \
+        }                                                                                          \
     }
 #define BENCH(label, n, k, e, i, o, flags)                                                         \
     {                                                                                              \
@@ -161,14 +180,18 @@ static const qn_case cases[] = {
 
 #define OUTER_CASE(label, slots, k, x_rows, y_rows, e, i, o, keys)                                 \
     {                                                                                              \
-        .name = label, PARAMS(e, k, 0), OUTER,                                                     \
-        .in = { KEYS_OF(slots, keys), MATRIX("x", x_rows, i), MATRIX("y", y_rows, o) }             \
+        .name = label, PARAMS(e, k, 0), OUTER, .in = {                                             \
+            KEYS_OF(slots, keys),                                                                  \
+            MATRIX("x", x_rows, i),                                                                \
+            MATRIX("y", y_rows, o)                                                                 \
+        }                                                                                          \
     }
 #define CUSTOM(function) .gen = QN_GEN_CUSTOM, .fill = function
 #define OUTER_BENCH(label, n, k, e, i, o)                                                          \
     {                                                                                              \
         .name = label, PARAMS(e, k, 0), OUTER,                                                     \
-        .in = { KEYS_OF((n) * (k), BETWEEN((e)-1)), MATRIX("x", n, i), MATRIX("y", (n) * (k), o) },\
+        .in = { KEYS_OF((n) * (k), BETWEEN((e)-1)), MATRIX("x", n, i),                             \
+                MATRIX("y", (n) * (k), o) },                                                       \
         .bench = true                                                                              \
     }
 
@@ -202,9 +225,11 @@ typedef struct shapes {
 static void attempt(qn_graph *g, const shapes *s)
 {
     qn_sorted sorted = qn_counting_sort(g, qn_input(g, "keys", QN_I32, QN_SHAPE(12)), s->experts);
-    qn_routing routing = { .order = sorted.order, .offsets = sorted.offsets, .choices = s->choices };
-    qn_expert_matmul(g, qn_input(g, "x", QN_F32, s->x), qn_input(g, "w", s->w_dtype, s->w), &routing,
-                     NULL);
+    qn_routing routing = { .order = sorted.order,
+                           .offsets = sorted.offsets,
+                           .choices = s->choices };
+    qn_expert_matmul(g, qn_input(g, "x", QN_F32, s->x), qn_input(g, "w", s->w_dtype, s->w),
+                     &routing, NULL);
 }
 
 static void refuse_rows(qn_graph *g)

@@ -31,14 +31,26 @@ static double apply(qn_activation activation, double x, double *slope)
     case QN_GELU_TANH:
         *slope = 1.2;
         return 0.5 * x * (1 + tanh(sqrt(2 / 3.141592653589793) * (x + 0.044715 * x * x * x)));
-    case QN_GELU_ERF: *slope = 1.2; return 0.5 * x * (1 + erf(x / sqrt(2)));
-    case QN_SILU: *slope = 1.1; return x / (1 + exp(-x));
-    case QN_RELU: return x > 0 ? x : 0;
-    case QN_TANH: return tanh(x);
-    case QN_SIGMOID: return 1 / (1 + exp(-x));
-    case QN_EXP: *slope = exp(x); return exp(x);
-    case QN_LOG: *slope = 1 / x; return log(x);
-    default: return x;
+    case QN_GELU_ERF:
+        *slope = 1.2;
+        return 0.5 * x * (1 + erf(x / sqrt(2)));
+    case QN_SILU:
+        *slope = 1.1;
+        return x / (1 + exp(-x));
+    case QN_RELU:
+        return x > 0 ? x : 0;
+    case QN_TANH:
+        return tanh(x);
+    case QN_SIGMOID:
+        return 1 / (1 + exp(-x));
+    case QN_EXP:
+        *slope = exp(x);
+        return exp(x);
+    case QN_LOG:
+        *slope = 1 / x;
+        return log(x);
+    default:
+        return x;
     }
 }
 
@@ -71,13 +83,19 @@ static void ref(const qn_case *c, qn_ref *in, qn_ref *out)
     if (s->activation != QN_IDENTITY && s->activation != QN_RELU) out[0].slack = 16;
 }
 
-#define MATRIX(label, r, c, ...) { .name = label, .shape = { 2, { r, c } }, __VA_ARGS__ }
-#define A_OF(m, k, flags, ...) MATRIX("a", (flags) & TA ? k : m, (flags) & TA ? m : k, __VA_ARGS__)
-#define B_OF(k, n, flags, ...) MATRIX("b", (flags) & TB ? n : k, (flags) & TB ? k : n, __VA_ARGS__)
-#define BIAS_OF(n, ...) { .name = "bias", .shape = { 1, { n } }, __VA_ARGS__ }
+#define MATRIX(label, r, c, ...)                                                                   \
+    {                                                                                              \
+        .name = label, .shape = { 2, { r, c } }, __VA_ARGS__                                       \
+    }
+#define A_OF(m, k, flags, ...) MATRIX("a", (flags)&TA ? k : m, (flags)&TA ? m : k, __VA_ARGS__)
+#define B_OF(k, n, flags, ...) MATRIX("b", (flags)&TB ? n : k, (flags)&TB ? k : n, __VA_ARGS__)
+#define BIAS_OF(n, ...)                                                                            \
+    {                                                                                              \
+        .name = "bias", .shape = { 1, { n } }, __VA_ARGS__                                         \
+    }
 #define CASE(label, m, n, k, flags)                                                                \
     {                                                                                              \
-        .name = label, .inputs = (flags) & WITH_BIAS ? 3 : 2,                                      \
+        .name = label, .inputs = (flags)&WITH_BIAS ? 3 : 2,                                        \
         .in = { A_OF(m, k, flags, .grad = true), B_OF(k, n, flags, .grad = true),                  \
                 BIAS_OF(n, .grad = true) },                                                        \
         .params = &(const setup){ flags, QN_IDENTITY }, .build = build, .ref = ref                 \
@@ -96,18 +114,21 @@ static void ref(const qn_case *c, qn_ref *in, qn_ref *out)
     }
 #define HALF(label, type, m, n, k, flags)                                                          \
     {                                                                                              \
-        .name = label, .inputs = (flags) & WITH_BIAS ? 3 : 2,                                      \
+        .name = label, .inputs = (flags)&WITH_BIAS ? 3 : 2,                                        \
         .in = { A_OF(m, k, flags, .grad = true), B_OF(k, n, flags, .dtype = type), BIAS_OF(n) },   \
         .params = &(const setup){ flags, QN_IDENTITY }, .build = build, .ref = ref                 \
     }
 #define BATCHED(label, ...)                                                                        \
     .name = label, .inputs = 2, .params = &(const setup){ __VA_ARGS__ }, .build = build, .ref = ref
 #define TENSOR(label, ...)                                                                         \
-    { .name = label, .shape = { sizeof((int[]){ __VA_ARGS__ }) / sizeof(int), { __VA_ARGS__ } },   \
-      .grad = true }
+    {                                                                                              \
+        .name = label, .shape = { sizeof((int[]){ __VA_ARGS__ }) / sizeof(int), { __VA_ARGS__ } }, \
+        .grad = true                                                                               \
+    }
 #define LONG(label, m, n, k, flags, what)                                                          \
     {                                                                                              \
-        .name = label, .inputs = 3, .in = { A_OF(m, k, flags, .scale = 0.003), B_OF(k, n, flags), BIAS_OF(n) },               \
+        .name = label, .inputs = 3,                                                                \
+        .in = { A_OF(m, k, flags, .scale = 0.003), B_OF(k, n, flags), BIAS_OF(n) },                \
         .params = &(const setup){ flags, what }, .build = build, .ref = ref                        \
     }
 #define BENCH(label, m, n, k, flags)                                                               \
@@ -198,7 +219,8 @@ static const qn_tensor *input(qn_graph *g, const char *name, qn_dtype dtype, qn_
 
 static void refuse_inner(qn_graph *g)
 {
-    qn_matmul(g, input(g, "x", QN_F32, QN_SHAPE(2, 3)), input(g, "w", QN_F32, QN_SHAPE(4, 5)), NULL);
+    qn_matmul(g, input(g, "x", QN_F32, QN_SHAPE(2, 3)), input(g, "w", QN_F32, QN_SHAPE(4, 5)),
+              NULL);
 }
 
 static void refuse_transposed(qn_graph *g)
@@ -226,12 +248,14 @@ static void refuse_ranks(qn_graph *g)
 
 static void refuse_half_a(qn_graph *g)
 {
-    qn_matmul(g, input(g, "x", QN_F16, QN_SHAPE(2, 3)), input(g, "w", QN_F32, QN_SHAPE(3, 5)), NULL);
+    qn_matmul(g, input(g, "x", QN_F16, QN_SHAPE(2, 3)), input(g, "w", QN_F32, QN_SHAPE(3, 5)),
+              NULL);
 }
 
 static void refuse_integer_b(qn_graph *g)
 {
-    qn_matmul(g, input(g, "x", QN_F32, QN_SHAPE(2, 3)), input(g, "w", QN_I32, QN_SHAPE(3, 5)), NULL);
+    qn_matmul(g, input(g, "x", QN_F32, QN_SHAPE(2, 3)), input(g, "w", QN_I32, QN_SHAPE(3, 5)),
+              NULL);
 }
 
 static void refuse_bias(qn_graph *g)
@@ -248,8 +272,8 @@ static void refuse_activation(qn_graph *g)
 
 static void refuse_size(qn_graph *g)
 {
-    qn_matmul(g, input(g, "x", QN_F32, QN_SHAPE(1 << 16, 1)), input(g, "w", QN_F32, QN_SHAPE(1, 1 << 15)),
-              NULL);
+    qn_matmul(g, input(g, "x", QN_F32, QN_SHAPE(1 << 16, 1)),
+              input(g, "w", QN_F32, QN_SHAPE(1, 1 << 15)), NULL);
 }
 
 static void refuse_activated_gradient(qn_graph *g)
@@ -265,7 +289,8 @@ static const qn_refusal refusals[] = {
     { "inner", QN_ERR_INVALID, "a (x) [2,3] and b (w) [4,5] do not fit", refuse_inner },
     { "transposed", QN_ERR_INVALID, "b (w) [3,5] transposed do not fit", refuse_transposed },
     { "batches", QN_ERR_INVALID, "a (x) [2,2,3] and b (w) [3,3,5] do not fit", refuse_batches },
-    { "rank", QN_ERR_INVALID, "a (x) has shape [3], expected at least two dimensions", refuse_rank },
+    { "rank", QN_ERR_INVALID, "a (x) has shape [3], expected at least two dimensions",
+      refuse_rank },
     { "ranks", QN_ERR_INVALID, "a (x) [2,3] and b (w) [2,3,5] do not fit", refuse_ranks },
     { "half_a", QN_ERR_INVALID, "a (x) is f16, expected f32", refuse_half_a },
     { "integer_b", QN_ERR_INVALID, "b (w) is i32, expected f32", refuse_integer_b },

@@ -8,8 +8,14 @@
 
 enum { K = 4, N = 1027 }; // odd, so that rows of the result start at every place within a vec4
 
-static float a_at(int64_t i, int64_t k) { return (float)((i * 7 + k * 3) % 11 - 5); }
-static float b_at(int64_t k, int64_t j) { return (float)((j * 5 + k) % 13 - 6); }
+static float a_at(int64_t i, int64_t k)
+{
+    return (float)((i * 7 + k * 3) % 11 - 5);
+}
+static float b_at(int64_t k, int64_t j)
+{
+    return (float)((j * 5 + k) % 13 - 6);
+}
 
 // [rows, columns], or with `transposed` [columns, rows] of the same values, in batches all alike.
 static const qn_tensor *matrix(qn_graph *g, const char *name, float (*at)(int64_t, int64_t),
@@ -69,7 +75,8 @@ static void multiply(qn_device *dev, bool ta, bool tb)
     qn_graph *g;
     int64_t rows = rows_beyond(dev);
     assert_ok(qn_graph_create(dev, &g));
-    const qn_tensor *a = matrix(g, "a", a_at, 1, rows, K, ta), *b = matrix(g, "b", b_at, 1, K, N, tb);
+    const qn_tensor *a = matrix(g, "a", a_at, 1, rows, K, ta),
+                    *b = matrix(g, "b", b_at, 1, K, N, tb);
     check(g, qn_matmul(g, a, b, &(qn_matmul_opts){ .transpose_a = ta, .transpose_b = tb }), 1, rows,
           false);
 }
@@ -117,8 +124,10 @@ static void gradient(bool tb)
     assert_ok(qn_graph_create(dev, &g));
     const qn_tensor *x = qn_input(g, "x", QN_F32, QN_SHAPE(N, many)), *dx;
     qn_wants_grad(x);
-    const qn_tensor *s = matrix(g, "s", b_at, 1, K, N, !tb), *w = matrix(g, "w", a_at, 1, many, K, false);
-    const qn_tensor *y = qn_matmul(g, x, s, &(qn_matmul_opts){ .transpose_a = true, .transpose_b = tb });
+    const qn_tensor *s = matrix(g, "s", b_at, 1, K, N, !tb),
+                    *w = matrix(g, "w", a_at, 1, many, K, false);
+    const qn_tensor *y =
+        qn_matmul(g, x, s, &(qn_matmul_opts){ .transpose_a = true, .transpose_b = tb });
     assert_ok(qn_backward(g, qn_sum_all(g, qn_mul(g, y, w)), NULL, &x, 1, &dx));
     check(g, dx, 1, many, true);
 }
