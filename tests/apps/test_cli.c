@@ -7,6 +7,7 @@
 #include <cmocka.h>
 // clang-format on
 #include "cli/command.h"
+#include "cli/term.h"
 #include "io/json.h"
 #include "platform.h"
 
@@ -323,6 +324,26 @@ static void test_completion(void **state)
     }
 }
 
+// The first interrupt is noticed, the second one ends the process.
+static void test_interrupt(void **state)
+{
+    (void)state;
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (!child) {
+        qn_interrupt_watch();
+        if (qn_interrupted()) _exit(1);
+        raise(SIGINT);
+        if (!qn_interrupted()) _exit(2);
+        raise(SIGINT);
+        _exit(3);
+    }
+    int ended;
+    assert_int_equal(waitpid(child, &ended, 0), child);
+    assert_true(WIFSIGNALED(ended));
+    assert_int_equal(WTERMSIG(ended), SIGINT);
+}
+
 static int teardown(void **state)
 {
     (void)state;
@@ -339,7 +360,7 @@ int main(void)
         cmocka_unit_test(test_no_driver),   cmocka_unit_test(test_info),
         cmocka_unit_test(test_check),       cmocka_unit_test(test_log_file),
         cmocka_unit_test(test_full_disk),   cmocka_unit_test(test_closed_pipe),
-        cmocka_unit_test(test_completion),
+        cmocka_unit_test(test_completion),  cmocka_unit_test(test_interrupt),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
