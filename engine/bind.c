@@ -41,8 +41,7 @@ static qn_result check_grid(const qn_device *dev, const qn_row *row, const qn_di
         if (d->groups[i] == 0 || d->groups[i] > dev->info.max_groups)
             return qn_fail(d->groups[i] ? QN_ERR_UNSUPPORTED : QN_ERR_INVALID,
                            "kernel %s: a grid of %u x %u x %u groups, but each must be 1 to %u",
-                           row->id, d->groups[0], d->groups[1], d->groups[2],
-                           dev->info.max_groups);
+                           row->id, d->groups[0], d->groups[1], d->groups[2], dev->info.max_groups);
     if (dev->limits.rounds && d->rounds > dev->limits.rounds)
         return qn_fail(QN_ERR_UNSUPPORTED,
                        "kernel %s: %llu loop rounds in one invocation, but %s stops loops after "
@@ -69,8 +68,9 @@ qn_result qn_dispatch_check(const qn_device *dev, const qn_dispatch *d,
         const qn_range *range = &d->buffers[i];
         if (!range->buffer) continue;
         if (i >= row->binding_count)
-            return qn_fail(QN_ERR_INVALID, "kernel %s: buffer %s is given as binding %u, but it has %u",
-                           row->id, range->buffer->name, i, row->binding_count);
+            return qn_fail(QN_ERR_INVALID,
+                           "kernel %s: buffer %s is given as binding %u, but it has %u", row->id,
+                           range->buffer->name, i, row->binding_count);
         if (range->buffer->dev != dev)
             return qn_fail(QN_ERR_INVALID, "kernel %s: buffer %s belongs to another device",
                            row->id, range->buffer->name);
@@ -217,8 +217,8 @@ qn_result qn_bind(qn_binder *b, const qn_dispatch *d, const qn_pipeline *p,
             .dstSet = *out,
             .dstBinding = i,
             .descriptorCount = 1,
-            .descriptorType = texel ? VK_DESCRIPTOR_TYPE_STORAGE_TEXEL_BUFFER
-                                    : VK_DESCRIPTOR_TYPE_STORAGE_BUFFER,
+            .descriptorType =
+                texel ? VK_DESCRIPTOR_TYPE_STORAGE_TEXEL_BUFFER : VK_DESCRIPTOR_TYPE_STORAGE_BUFFER,
             .pBufferInfo = texel ? NULL : &buffers[i],
             .pTexelBufferView = texel ? &views[i] : NULL,
         };

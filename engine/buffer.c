@@ -12,8 +12,8 @@ struct qn_transfer {
     pthread_mutex_t lock;
     VkCommandPool pool;
     VkCommandBuffer commands[SLOTS];
-    uint64_t done[SLOTS]; // timeline values of the slots' last use
-    uint64_t chunk;       // bytes of a slot
+    uint64_t done[SLOTS];         // timeline values of the slots' last use
+    uint64_t chunk;               // bytes of a slot
     qn_buffer *upload, *readback; // SLOTS chunks each, made at first use
 };
 
@@ -119,9 +119,7 @@ static qn_result copy(qn_device *dev, size_t slot, const qn_buffer *src, uint64_
 static qn_result need_staging(qn_device *dev, qn_memory memory, const char *name, qn_buffer **at)
 {
     if (*at) return QN_OK;
-    qn_buffer_opts opts = {
-        .size = SLOTS * dev->transfer->chunk, .memory = memory, .name = name
-    };
+    qn_buffer_opts opts = { .size = SLOTS * dev->transfer->chunk, .memory = memory, .name = name };
     return qn_buffer_create(dev, &opts, at);
 }
 
@@ -154,8 +152,8 @@ static qn_result staged_read(qn_buffer *b, uint64_t offset, char *data, uint64_t
     // Round i starts chunk i, then empties chunk i - 1 while the device works.
     for (uint64_t i = 0; i <= chunks; i++) {
         if (i < chunks)
-            QN_TRY(copy(dev, i % SLOTS, b, offset + i * t->chunk, t->readback,
-                        i % SLOTS * t->chunk, chunk_size(t, size, i * t->chunk)));
+            QN_TRY(copy(dev, i % SLOTS, b, offset + i * t->chunk, t->readback, i % SLOTS * t->chunk,
+                        chunk_size(t, size, i * t->chunk)));
         if (i == 0) continue;
         uint64_t at = (i - 1) * t->chunk;
         size_t slot = (i - 1) % SLOTS;
@@ -220,8 +218,7 @@ static qn_result buffer_open(qn_buffer *b, const qn_buffer_opts *opts)
     VkMemoryRequirements need;
     dev->vk.vkGetBufferMemoryRequirements(dev->handle, b->handle, &need);
     QN_TRY(qn_slice_take(dev, b->memory, &need, b->name, &b->slice));
-    QN_VK(dev,
-          dev->vk.vkBindBufferMemory(dev->handle, b->handle, b->slice.memory, b->slice.offset),
+    QN_VK(dev, dev->vk.vkBindBufferMemory(dev->handle, b->handle, b->slice.memory, b->slice.offset),
           "binding memory to a buffer");
     if (b->memory != QN_MEMORY_DEVICE || (dev->info.caps & QN_CAP_UNIFIED_MEMORY))
         b->map = b->slice.map;

@@ -17,25 +17,22 @@ static const VkSubgroupFeatureFlags subgroup_operations =
 
 typedef struct quirk {
     const char *name;
-    VkDriverId driver;     // 0: any
-    uint32_t vendor;       // PCI id; 0: any
-    uint32_t not_vendor;   // 0: none is excepted
-    const char *device;    // part of the device's name; NULL: any
-    uint32_t before;       // driver versions below this; 0: all
-    const char *variable;  // only while this environment variable ...
-    const char *value;     // ... has this value; NULL: regardless
-    uint32_t hide;         // qn_cap bits the driver claims in vain
-    uint64_t rounds;       // most loop rounds of one invocation
+    VkDriverId driver;    // 0: any
+    uint32_t vendor;      // PCI id; 0: any
+    uint32_t not_vendor;  // 0: none is excepted
+    const char *device;   // part of the device's name; NULL: any
+    uint32_t before;      // driver versions below this; 0: all
+    uint32_t hide;        // qn_cap bits the driver claims in vain
+    uint64_t rounds;      // most loop rounds of one invocation
 } quirk;
 
 static const quirk quirks[] = {
     // One counter for all loops of an invocation; at 65,535 every loop ends, silently.
     { .name = "loop limit", .driver = VK_DRIVER_ID_MESA_LLVMPIPE, .rounds = 60000 },
-    // Set by qn_quirks_before_loading(); listed so that reports tell.
-    { .name = "wide vectors", .driver = VK_DRIVER_ID_MESA_LLVMPIPE,
-      .variable = "LP_NATIVE_VECTOR_WIDTH", .value = "512" },
     // The period of a timestamp may change while running, except on Apple's own GPUs.
-    { .name = "unsteady timestamps", .driver = VK_DRIVER_ID_MOLTENVK, .not_vendor = 0x106b,
+    { .name = "unsteady timestamps",
+      .driver = VK_DRIVER_ID_MOLTENVK,
+      .not_vendor = 0x106b,
       .hide = QN_CAP_TIMESTAMPS },
 };
 
@@ -46,9 +43,7 @@ static bool quirk_applies(const quirk *q, const qn_device_info *info, VkDriverId
     if (q->not_vendor && q->not_vendor == info->vendor) return false;
     if (q->device && !strstr(info->name, q->device)) return false;
     if (q->before && info->driver_version >= q->before) return false;
-    if (!q->variable) return true;
-    const char *value = getenv(q->variable);
-    return value && !strcmp(value, q->value);
+    return true;
 }
 
 static void apply_quirks(qn_adapter *a, VkDriverId driver)
@@ -63,16 +58,6 @@ static void apply_quirks(qn_adapter *a, VkDriverId driver)
         snprintf(info->quirks + used, sizeof info->quirks - used, "%s%s", used ? ", " : "",
                  q->name);
     }
-}
-
-void qn_quirks_before_loading(void)
-{
-    // The software driver takes 256-bit vectors by default, also where it could have 512.
-#if defined(__x86_64__) && defined(__GNUC__)
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-        qn_env_default("LP_NATIVE_VECTOR_WIDTH", "512");
-#endif
 }
 
 // ---------------------------------------------------------------------------------- queries
@@ -191,7 +176,8 @@ void qn_adapter_features(const qn_adapter *a, qn_features *out)
         out->v12.shaderInt8 = has.v12.shaderInt8;
         out->extensions[out->extension_count++] = VK_KHR_SHADER_INTEGER_DOT_PRODUCT_EXTENSION_NAME;
     }
-    if (a->has_budget) out->extensions[out->extension_count++] = VK_EXT_MEMORY_BUDGET_EXTENSION_NAME;
+    if (a->has_budget)
+        out->extensions[out->extension_count++] = VK_EXT_MEMORY_BUDGET_EXTENSION_NAME;
     if (a->has_feedback)
         out->extensions[out->extension_count++] = VK_EXT_PIPELINE_CREATION_FEEDBACK_EXTENSION_NAME;
     if (a->has_subset) out->extensions[out->extension_count++] = "VK_KHR_portability_subset";
@@ -245,7 +231,8 @@ static void describe_caps(qn_adapter *a, const properties *p, uint64_t timestamp
     if ((p->v11.subgroupSupportedOperations & subgroup_operations) == subgroup_operations &&
         (p->v11.subgroupSupportedStages & VK_SHADER_STAGE_COMPUTE_BIT))
         *caps |= QN_CAP_SUBGROUP;
-    if (l->maxTexelBufferElements >= MIN_TEXELS && f.core.features.shaderStorageImageExtendedFormats)
+    if (l->maxTexelBufferElements >= MIN_TEXELS &&
+        f.core.features.shaderStorageImageExtendedFormats)
         *caps |= QN_CAP_TEXEL;
     if (f.v11.storageBuffer16BitAccess) *caps |= QN_CAP_F16_STORAGE;
     if (f.v12.shaderFloat16) *caps |= QN_CAP_F16_MATH;

@@ -13,47 +13,33 @@ static const char install_advice[] =
 
 // ---------------------------------------------------------------------------------- results
 
-static const char *vk_text(VkResult r)
-{
-    switch (r) {
-    case VK_NOT_READY: return "not ready";
-    case VK_TIMEOUT: return "time ran out";
-    case VK_INCOMPLETE: return "incomplete answer";
-    case VK_ERROR_OUT_OF_HOST_MEMORY: return "the driver is out of host memory";
-    case VK_ERROR_OUT_OF_DEVICE_MEMORY: return "the device is out of memory";
-    case VK_ERROR_INITIALIZATION_FAILED: return "the driver could not be initialised";
-    case VK_ERROR_DEVICE_LOST: return "the device was lost";
-    case VK_ERROR_MEMORY_MAP_FAILED: return "memory could not be mapped";
-    case VK_ERROR_LAYER_NOT_PRESENT: return "a layer is missing";
-    case VK_ERROR_EXTENSION_NOT_PRESENT: return "an extension is missing";
-    case VK_ERROR_FEATURE_NOT_PRESENT: return "a feature is missing";
-    case VK_ERROR_INCOMPATIBLE_DRIVER: return "no compatible driver";
-    case VK_ERROR_TOO_MANY_OBJECTS: return "too many objects";
-    case VK_ERROR_FRAGMENTED_POOL:
-    case VK_ERROR_OUT_OF_POOL_MEMORY: return "a descriptor pool is exhausted";
-    default: return "unexpected error";
-    }
-}
+static const struct {
+    VkResult result;
+    qn_result code;
+    const char *text;
+} meanings[] = {
+    { VK_ERROR_OUT_OF_HOST_MEMORY, QN_ERR_NO_MEMORY, "the driver is out of host memory" },
+    { VK_ERROR_OUT_OF_DEVICE_MEMORY, QN_ERR_NO_DEVICE_MEMORY, "the device is out of memory" },
+    { VK_ERROR_OUT_OF_POOL_MEMORY, QN_ERR_NO_DEVICE_MEMORY, "a descriptor pool is exhausted" },
+    { VK_ERROR_FRAGMENTED_POOL, QN_ERR_NO_DEVICE_MEMORY, "a descriptor pool is exhausted" },
+    { VK_ERROR_DEVICE_LOST, QN_ERR_DEVICE_LOST, "the device was lost" },
+    { VK_ERROR_INITIALIZATION_FAILED, QN_ERR_NO_DEVICE, "the driver could not be initialised" },
+    { VK_ERROR_INCOMPATIBLE_DRIVER, QN_ERR_NO_DEVICE, "no compatible driver" },
+    { VK_ERROR_MEMORY_MAP_FAILED, QN_ERR_UNSUPPORTED, "memory could not be mapped" },
+    { VK_ERROR_LAYER_NOT_PRESENT, QN_ERR_UNSUPPORTED, "a layer is missing" },
+    { VK_ERROR_EXTENSION_NOT_PRESENT, QN_ERR_UNSUPPORTED, "an extension is missing" },
+    { VK_ERROR_FEATURE_NOT_PRESENT, QN_ERR_UNSUPPORTED, "a feature is missing" },
+    { VK_ERROR_TOO_MANY_OBJECTS, QN_ERR_UNSUPPORTED, "too many objects" },
+};
 
 qn_result qn_vk_result(qn_device *dev, VkResult r, const char *doing)
 {
-    switch (r) {
-    case VK_SUCCESS: return QN_OK;
-    case VK_ERROR_DEVICE_LOST:
-        if (dev) return qn_device_lose(dev, doing);
-        return qn_fail(QN_ERR_DEVICE_LOST, "%s: %s", doing, vk_text(r));
-    case VK_ERROR_OUT_OF_HOST_MEMORY:
-        return qn_fail(QN_ERR_NO_MEMORY, "%s: %s", doing, vk_text(r));
-    case VK_ERROR_OUT_OF_DEVICE_MEMORY:
-    case VK_ERROR_OUT_OF_POOL_MEMORY:
-    case VK_ERROR_FRAGMENTED_POOL:
-        return qn_fail(QN_ERR_NO_DEVICE_MEMORY, "%s: %s", doing, vk_text(r));
-    case VK_ERROR_INITIALIZATION_FAILED:
-    case VK_ERROR_INCOMPATIBLE_DRIVER:
-        return qn_fail(QN_ERR_NO_DEVICE, "%s: %s", doing, vk_text(r));
-    default:
-        return qn_fail(QN_ERR_UNSUPPORTED, "%s: %s (VkResult %d)", doing, vk_text(r), (int)r);
-    }
+    if (r == VK_SUCCESS) return QN_OK;
+    if (r == VK_ERROR_DEVICE_LOST && dev) return qn_device_lose(dev, doing);
+    for (size_t i = 0; i < sizeof meanings / sizeof *meanings; i++)
+        if (meanings[i].result == r)
+            return qn_fail(meanings[i].code, "%s: %s", doing, meanings[i].text);
+    return qn_fail(QN_ERR_UNSUPPORTED, "%s: unexpected VkResult %d", doing, (int)r);
 }
 
 void qn_vk_name(qn_device *dev, VkObjectType type, uint64_t handle, const char *name)
@@ -77,7 +63,6 @@ static qn_result load_loader(void)
 {
     static bool loaded;
     if (loaded) return QN_OK;
-    qn_quirks_before_loading();
     if (volkInitialize() != VK_SUCCESS)
         return qn_fail(QN_ERR_NO_DEVICE, "no Vulkan loader on this machine: %s", install_advice);
     loaded = true;
@@ -208,13 +193,14 @@ static PFN_vkVoidFunction instance_function(qn_context *ctx, const char *name)
 static qn_result watch(qn_context *ctx)
 {
     PFN_vkCreateDebugUtilsMessengerEXT create =
-        (PFN_vkCreateDebugUtilsMessengerEXT)instance_function(ctx, "vkCreateDebugUtilsMessengerEXT");
+        (PFN_vkCreateDebugUtilsMessengerEXT)instance_function(ctx,
+                                                              "vkCreateDebugUtilsMessengerEXT");
     ctx->destroy_messenger = (PFN_vkDestroyDebugUtilsMessengerEXT)instance_function(
         ctx, "vkDestroyDebugUtilsMessengerEXT");
-    ctx->set_name = (PFN_vkSetDebugUtilsObjectNameEXT)instance_function(
-        ctx, "vkSetDebugUtilsObjectNameEXT");
-    ctx->begin_label = (PFN_vkCmdBeginDebugUtilsLabelEXT)instance_function(
-        ctx, "vkCmdBeginDebugUtilsLabelEXT");
+    ctx->set_name =
+        (PFN_vkSetDebugUtilsObjectNameEXT)instance_function(ctx, "vkSetDebugUtilsObjectNameEXT");
+    ctx->begin_label =
+        (PFN_vkCmdBeginDebugUtilsLabelEXT)instance_function(ctx, "vkCmdBeginDebugUtilsLabelEXT");
     ctx->end_label =
         (PFN_vkCmdEndDebugUtilsLabelEXT)instance_function(ctx, "vkCmdEndDebugUtilsLabelEXT");
     if (!ctx->validate) return QN_OK;

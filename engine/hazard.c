@@ -43,8 +43,8 @@ void qn_hazards_clear(qn_hazards *h)
 
 bool qn_hazards_step(qn_hazards *h, const qn_access *accesses, size_t count)
 {
-    bool barrier = h->read_count + count > QN_HAZARD_ACCESSES ||
-                   h->write_count + count > QN_HAZARD_ACCESSES;
+    bool barrier =
+        h->read_count + count > QN_HAZARD_ACCESSES || h->write_count + count > QN_HAZARD_ACCESSES;
     for (size_t i = 0; i < count && !barrier; i++) barrier = conflicts(h, &accesses[i]);
     if (barrier) qn_hazards_clear(h);
     for (size_t i = 0; i < count; i++) {

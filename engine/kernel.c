@@ -171,9 +171,9 @@ static qn_result open_row(qn_device *dev, const qn_row *row, bool flat, device_r
                 .size = QN_MAX_ARGS,
             },
     };
-    return qn_vk_result(
-        dev, dev->vk.vkCreatePipelineLayout(dev->handle, &layout, NULL, &out->layout),
-        "creating a pipeline layout");
+    return qn_vk_result(dev,
+                        dev->vk.vkCreatePipelineLayout(dev->handle, &layout, NULL, &out->layout),
+                        "creating a pipeline layout");
 }
 
 // ---------------------------------------------------------------------------------- modules
@@ -211,9 +211,9 @@ static qn_result create_pipeline(qn_device *dev, const qn_row *row, VkShaderModu
     values[0] = p->group;
     memcpy(values + 1, p->constants, sizeof p->constants);
     for (uint32_t i = 0; i <= row->constants; i++)
-        entries[i] = (VkSpecializationMapEntry){
-            .constantID = i, .offset = i * (uint32_t)sizeof *values, .size = sizeof *values
-        };
+        entries[i] = (VkSpecializationMapEntry){ .constantID = i,
+                                                 .offset = i * (uint32_t)sizeof *values,
+                                                 .size = sizeof *values };
     VkSpecializationInfo constants = {
         .mapEntryCount = 1 + row->constants,
         .pMapEntries = entries,
@@ -237,8 +237,8 @@ static qn_result create_pipeline(qn_device *dev, const qn_row *row, VkShaderModu
                    .pSpecializationInfo = &constants },
         .layout = layout,
     };
-    VkResult r = dev->vk.vkCreateComputePipelines(dev->handle, k->cache.handle, 1, &info, NULL,
-                                                  &p->handle);
+    VkResult r =
+        dev->vk.vkCreateComputePipelines(dev->handle, k->cache.handle, 1, &info, NULL, &p->handle);
     QN_TRY(qn_context_add(qn_vk_result(dev, r, "creating a pipeline"), "kernel %s", row->id));
     qn_vk_name(dev, VK_OBJECT_TYPE_PIPELINE, (uint64_t)p->handle, row->id);
     k->created++;

@@ -112,8 +112,8 @@ static int score_type(const qn_device *dev, VkMemoryPropertyFlags f, qn_memory k
         VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT | VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT |
         VK_MEMORY_PROPERTY_HOST_COHERENT_BIT | VK_MEMORY_PROPERTY_HOST_CACHED_BIT;
     bool local = f & VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT;
-    bool mapped = (f & VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT) &&
-                  (f & VK_MEMORY_PROPERTY_HOST_COHERENT_BIT);
+    bool mapped =
+        (f & VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT) && (f & VK_MEMORY_PROPERTY_HOST_COHERENT_BIT);
     bool cached = f & VK_MEMORY_PROPERTY_HOST_CACHED_BIT;
     if (f & ~plain) return -1; // protected, lazily committed, uncached on the device, ...
     bool unified = dev->info.caps & QN_CAP_UNIFIED_MEMORY;

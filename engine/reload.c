@@ -41,8 +41,8 @@ uint64_t qn_reload_version(qn_context *ctx, const qn_row *row)
     return own * 31 + atomic_load(&ctx->include_time);
 }
 
-qn_result qn_reload_compile(const qn_context *ctx, const qn_row *row, bool flat,
-                            qn_storage storage, uint32_t **words, size_t *size)
+qn_result qn_reload_compile(const qn_context *ctx, const qn_row *row, bool flat, qn_storage storage,
+                            uint32_t **words, size_t *size)
 {
     const char *defines[3] = { NULL };
     size_t count = 0;
@@ -74,8 +74,8 @@ uint64_t qn_reload_version(qn_context *ctx, const qn_row *row)
 }
 
 // Contexts with a shader directory are refused by builds without a compiler.
-qn_result qn_reload_compile(const qn_context *ctx, const qn_row *row, bool flat,
-                            qn_storage storage, uint32_t **words, size_t *size)
+qn_result qn_reload_compile(const qn_context *ctx, const qn_row *row, bool flat, qn_storage storage,
+                            uint32_t **words, size_t *size)
 {
     (void)ctx, (void)flat, (void)storage, (void)words, (void)size;
     return qn_fail(QN_ERR_UNSUPPORTED, "kernel %s: this build cannot compile shaders", row->id);

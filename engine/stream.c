@@ -76,8 +76,7 @@ static void begin_label(qn_stream *s)
 
 static void end_label(qn_stream *s)
 {
-    if (s->label && s->dev->ctx->end_label)
-        s->dev->ctx->end_label(s->works[s->work_count - 1].cmd);
+    if (s->label && s->dev->ctx->end_label) s->dev->ctx->end_label(s->works[s->work_count - 1].cmd);
 }
 
 // Starts a submission: everything before it, other streams included, is ordered.
@@ -167,9 +166,8 @@ static qn_result order(qn_stream *s, VkCommandBuffer cmd, const qn_access *acces
 
 static qn_access access_of(const qn_range *r, uint64_t size, bool write)
 {
-    return (qn_access){
-        .buffer = r->buffer->id, .offset = r->offset, .size = size, .write = write
-    };
+    return (
+        qn_access){ .buffer = r->buffer->id, .offset = r->offset, .size = size, .write = write };
 }
 
 static qn_result record_dispatch(qn_stream *s, const qn_dispatch *d)
@@ -228,7 +226,8 @@ static qn_result record_copy(qn_stream *s, qn_range dst, qn_range src)
     if (available < size)
         return qn_fail(QN_ERR_INVALID, "copying %llu bytes to buffer %s, but the source has %llu",
                        (unsigned long long)size, dst.buffer->name, (unsigned long long)available);
-    if (dst.buffer == src.buffer && dst.offset < src.offset + size && src.offset < dst.offset + size)
+    if (dst.buffer == src.buffer && dst.offset < src.offset + size &&
+        src.offset < dst.offset + size)
         return qn_fail(QN_ERR_INVALID, "copying within buffer %s: the ranges overlap",
                        dst.buffer->name);
     QN_TRY(need_work(s, &cmd));
@@ -299,8 +298,8 @@ static void judge_order(qn_stream *s)
     size_t first, second;
     if (!s->dev->ctx->validate || qn_trace_ordered(&s->trace, &first, &second)) return;
     atomic_fetch_add(&s->dev->ctx->messages, 1);
-    qn_log(QN_LOG_ERROR, "recorded steps %zu and %zu conflict without a barrier between them", first,
-           second);
+    qn_log(QN_LOG_ERROR, "recorded steps %zu and %zu conflict without a barrier between them",
+           first, second);
 }
 
 qn_result qn_stream_submit(qn_stream *s)

@@ -59,9 +59,8 @@ static qn_result open_interval(qn_timer *t, uint32_t begin)
         qn_grow(&list, &t->interval_capacity, t->interval_count + 1, sizeof *t->intervals);
     t->intervals = list;
     QN_TRY(r);
-    t->intervals[t->interval_count++] = (qn_interval){
-        .span = (uint32_t)t->span_count - 1, .begin = begin, .end = QN_NO_QUERY
-    };
+    t->intervals[t->interval_count++] =
+        (qn_interval){ .span = (uint32_t)t->span_count - 1, .begin = begin, .end = QN_NO_QUERY };
     return QN_OK;
 }
 

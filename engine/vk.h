@@ -71,8 +71,6 @@ qn_result qn_adapter_describe(VkPhysicalDevice handle, qn_adapter *out, bool *us
 // Takes capabilities away and decides the class. QUOIN_CLASS may overrule it.
 qn_result qn_adapter_hide(qn_adapter *a, uint32_t hide);
 void qn_adapter_features(const qn_adapter *a, qn_features *out);
-// Environment that drivers read when they are loaded. Before the first instance.
-void qn_quirks_before_loading(void);
 
 // ---------------------------------------------------------------------------------- device
 

@@ -78,6 +78,8 @@ qn_range qn_at(const qn_recorder *r, const qn_tensor *t);
 qn_range qn_at_rows(const qn_recorder *r, const qn_tensor *t, uint64_t first, uint64_t count,
                     uint64_t row_bytes);
 qn_result qn_record(qn_recorder *r, const qn_dispatch *d);
+// Fills with a 32-bit word, much faster than a kernel on CPU drivers.
+qn_result qn_record_fill(qn_recorder *r, qn_range dst, uint32_t word);
 
 // Helpers of infer().
 qn_result qn_expect_dtype(const qn_node *n, int input, const char *what, qn_dtype dtype);

@@ -75,6 +75,11 @@ qn_result qn_record(qn_recorder *r, const qn_dispatch *d)
     return qn_context_add(qn_stream_dispatch(r->stream, d), "%s", r->node->name);
 }
 
+qn_result qn_record_fill(qn_recorder *r, qn_range dst, uint32_t word)
+{
+    return qn_context_add(qn_stream_fill(r->stream, dst, word), "%s", r->node->name);
+}
+
 static qn_cost cost_of(const qn_node *n)
 {
     if (n->op->cost) return n->op->cost(n);

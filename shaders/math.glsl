@@ -1,7 +1,7 @@
 // Elementary functions whose built-in versions lose the tail, activations with their derivatives,
 // and the counter-based random generator. Include after types.glsl.
 //
-// Bounds hold over all finite arguments where `exp` is correct to Vulkan's 3 + 2|x| ulp.
+// Bounds hold over all finite arguments.
 
 // log(2) in two parts; the first has 16 bits, so that its products with exponents are exact.
 const float QN_LN2_HI = 0.693145752;
@@ -9,6 +9,26 @@ const float QN_LN2_LO = 1.42860677e-6;
 const float QN_SQRT_HALF = 0.707106781;
 const float QN_SQRT_2_OVER_PI = 0.797884561;
 const float QN_INV_SQRT_2PI = 0.398942280;
+
+// exp(x) within 2 ulp: x = n log(2) + r, a polynomial in r, 2^n by its bits. The built-in one may be
+// off by 3 + 2|x| ulp, the same way for all arguments near x; training adds such errors up, and
+// routers then choose otherwise than other implementations do. Results below 2^-126 are 0.
+float exp_exact(float x)
+{
+    float n = floor(clamp(x, -88.0, 89.0) * 1.44269504 + 0.5);
+    float r = x - n * QN_LN2_HI - n * QN_LN2_LO; // NaN stays NaN
+    float p = 1.0 / 120.0 + r * (1.0 / 720.0 + r * (1.0 / 5040.0));
+    p = 1.0 / 6.0 + r * (1.0 / 24.0 + r * p);
+    p = 1.0 + r * (1.0 + r * (0.5 + r * p));
+    int half_n = int(n) >> 1; // in two steps: 2^n itself may be out of range
+    float y = p * intBitsToFloat((half_n + 127) << 23) * intBitsToFloat((int(n) - half_n + 127) << 23);
+    return x < -87.3 ? 0.0 : x > 88.72 ? uintBitsToFloat(0x7f800000u) : y;
+}
+
+vec4 exp_exact(vec4 x)
+{
+    return vec4(exp_exact(x.x), exp_exact(x.y), exp_exact(x.z), exp_exact(x.w));
+}
 
 // log(1 + x) for 0 <= x <= 1: the series of 2 atanh(x / (2 + x)), relative error 2e-7.
 float log1p_unit(float x)
@@ -37,20 +57,20 @@ float log_exact(float x)
 // 1 / (1 + exp(-z)), relatively exact at both ends.
 float sigmoid(float z)
 {
-    float e = exp(-abs(z));
+    float e = exp_exact(-abs(z));
     return (z >= 0.0 ? 1.0 : e) / (1.0 + e);
 }
 
 // log(1 + exp(z)).
 float softplus(float z)
 {
-    return max(z, 0.0) + log1p_unit(exp(-abs(z)));
+    return max(z, 0.0) + log1p_unit(exp_exact(-abs(z)));
 }
 
 // log(sigmoid(z)).
 float log_sigmoid(float z)
 {
-    return min(z, 0.0) - log1p_unit(exp(-abs(z)));
+    return min(z, 0.0) - log1p_unit(exp_exact(-abs(z)));
 }
 
 // d softplus(z) / dz = sigmoid(z); d log_sigmoid(z) / dz = sigmoid(-z).
@@ -63,7 +83,7 @@ float tanh_exact(float x)
     float m = abs(x), q = x * x;
     float p = -0.0538509096 + q * (0.020997179 + q * -0.00609671416);
     p = -0.333333289 + q * (0.133327697 + q * p);
-    float t = 1.0 - 2.0 / (exp(2.0 * min(m, 20.0)) + 1.0);
+    float t = 1.0 - 2.0 / (exp_exact(2.0 * min(m, 20.0)) + 1.0);
     return m < 0.625 ? x + x * (q * p) : (x < 0.0 ? -t : t);
 }
 
@@ -74,7 +94,7 @@ float qn_erfc_tail(float m)
     float p = 0.0925026246 + t * (-0.234426536 + t * 0.0962543706);
     p = 0.246398698 + t * (0.181330457 + t * (0.0543555642 + t * p));
     p = 0.282095164 + t * (0.282106394 + t * p);
-    return exp(-m * m) * t * p;
+    return exp_exact(-m * m) * t * p;
 }
 
 // erf(x) for |x| <= 1, fitted.
@@ -122,7 +142,7 @@ float gelu_erf(float x) { return x * normal_cdf(x); }
 float gelu_erf_grad(float x)
 {
     float c = clamp(x, -20.0, 20.0);
-    return normal_cdf(x) + c * QN_INV_SQRT_2PI * exp(-0.5 * c * c);
+    return normal_cdf(x) + c * QN_INV_SQRT_2PI * exp_exact(-0.5 * c * c);
 }
 
 float silu(float x) { return x * sigmoid(x); }
@@ -154,7 +174,7 @@ float activate(uint kind, float x)
     case QN_RELU: return max(x, 0.0);
     case QN_TANH: return tanh_exact(x);
     case QN_SIGMOID: return sigmoid(x);
-    case QN_EXP: return exp(x);
+    case QN_EXP: return exp_exact(x);
     case QN_LOG: return log_exact(x);
     default: return x;
     }
@@ -169,11 +189,11 @@ float activate_grad(uint kind, float x)
     case QN_SILU: return silu_grad(x);
     case QN_RELU: return x > 0.0 ? 1.0 : 0.0;
     case QN_TANH: {
-        float t = exp(-2.0 * abs(x)), d = 1.0 + t; // 1 - tanh^2 without cancellation
+        float t = exp_exact(-2.0 * abs(x)), d = 1.0 + t; // 1 - tanh^2 without cancellation
         return 4.0 * t / (d * d);
     }
     case QN_SIGMOID: return sigmoid(x) * sigmoid(-x);
-    case QN_EXP: return exp(x);
+    case QN_EXP: return exp_exact(x);
     case QN_LOG: return 1.0 / x;
     default: return 1.0;
     }

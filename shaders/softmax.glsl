@@ -19,10 +19,10 @@ vec2 row_softmax(uint row)
             m = max(m, max4(v[k]));
         }
         vec4 s = vec4(0.0);
-        [[unroll]] for (uint k = 0; k < WAYS; k++) s += exp(v[k] - m);
-        sum = sum * exp(top - m) + sum4(s);
+        [[unroll]] for (uint k = 0; k < WAYS; k++) s += exp_exact(v[k] - m);
+        sum = sum * exp_exact(top - m) + sum4(s);
         top = m;
     }
     float m = row_max(top);
-    return vec2(m, row_sum(sum * exp(top - m)));
+    return vec2(m, row_sum(sum * exp_exact(top - m)));
 }

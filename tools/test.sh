@@ -64,18 +64,18 @@ build() {
   return 1
 }
 
-# Counts the tests of a ctest run from its log: a cmocka program counts each of its tests, any
-# other program counts as one.
+# count SUMMARY LOG: counts the tests of a ctest run from what it printed and from its log, where a
+# skipped test looks like a passed one. A cmocka program counts each of its tests, any other as one.
 count() {
   awk '
-    /^[0-9]+\/[0-9]+ Testing: / { good = bad = skip = 0 }
+    FNR == NR { if (/\*\*\*Skipped/) { sub(/.*Test +#[0-9]+: /, ""); skipped[$1] = 1 } next }
+    /^[0-9]+\/[0-9]+ Testing: / { name = $3; good = bad = skip = 0 }
     /^\[  PASSED  \] [0-9]+ test/ { good += $4 }
     /^\[  FAILED  \] [0-9]+ test/ { bad += $4 }
     /^\[  SKIPPED \] [0-9]+ test/ { skip += $4 }
-    /^Test Passed\.$/ { p += good ? good : 1; s += skip }
+    /^Test Passed\.$/ { if (name in skipped) s++; else { p += good + skip ? good : 1; s += skip } }
     /^Test Failed\.$/ { p += good; f += bad ? bad : 1; s += skip }
-    /^Test Skipped\.$/ { s += 1 }
-    END { print p + 0, f + 0, s + 0 }' "$1"
+    END { print p + 0, f + 0, s + 0 }' "$1" "$2"
 }
 
 # suite NAME DIR: runs ctest there. Programs that end badly without a word count as one failure.
@@ -88,7 +88,7 @@ suite() {
   # The list of tests, and everything a failed one said.
   grep -vE '^(Internal ctest|Test project|Total Test|Label Time)|^ *Start ' "$dir/ctest.log"
   [ -e "$log" ] || { fail "$name: no test ran"; return; }
-  read -r p f s <<<"$(count "$log")"
+  read -r p f s <<<"$(count "$dir/ctest.log" "$log")"
   lost=$(grep -cE '^ *[0-9]+/[0-9]+ Test .*\*\*\*(Timeout|Exception|Not Run)' "$dir/ctest.log")
   if [ "$status" -ne 0 ] && [ "$f" -eq 0 ]; then f=$((lost > 0 ? lost : 1)); fi
   passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
@@ -121,7 +121,8 @@ for name in $suites; do
     configure $dir -DCMAKE_BUILD_TYPE=RelWithDebInfo -DQN_SANITIZE=address,undefined &&
       build $dir || { fail "the sanitizer build"; continue; }
     # The loader keeps drivers loaded, so that what they hold at exit does not hide our own leaks.
-    VK_LOADER_DISABLE_DYNAMIC_LIBRARY_UNLOADING=1 suite "address and undefined sanitizers" $dir
+    QUOIN_VALIDATE=0 VK_LOADER_DISABLE_DYNAMIC_LIBRARY_UNLOADING=1 \
+      suite "address and undefined sanitizers" $dir
     ;;
   esac
 done

@@ -62,7 +62,8 @@ static int run(const qn_cli *cli, const void *opts)
     } else {
         if (r == QN_OK && cli->json) r = print_json(&report);
         if (r == QN_OK && !cli->json) {
-            printf("%zu passed, %zu failed, %.1f s\n", report.passed, report.failed, report.seconds);
+            printf("%zu passed, %zu failed, %.1f s\n", report.passed, report.failed,
+                   report.seconds);
         }
         status = qn_cli_result(r);
     }
@@ -85,7 +86,8 @@ const qn_command qn_command_check = {
              "every case it knows and prints the worst relative error and its tensor.\n\n"
              "Ends with status 1 when a case fails. The report, best with --json, names device, "
              "driver and every case, and is meant to be shared.",
-    .examples = "quoin check\nquoin check matmul softmax\nquoin check golden tests/golden\nquoin check --json > report.json",
+    .examples = "quoin check\nquoin check matmul softmax\nquoin check golden tests/golden\nquoin "
+                "check --json > report.json",
     .options = options,
     .opts_size = sizeof(check_opts),
     .run = run,

@@ -37,7 +37,8 @@ void qn_build_text(qn_textbuf *t)
 {
     qn_textbuf_printf(t, "quoin %s (", qn_version());
     for (size_t i = 0; i < sizeof facts / sizeof *facts; i++) {
-        for (const char *s = facts[i].key; *s; s++) qn_textbuf_printf(t, "%c", *s == '_' ? ' ' : *s);
+        for (const char *s = facts[i].key; *s; s++)
+            qn_textbuf_printf(t, "%c", *s == '_' ? ' ' : *s);
         qn_textbuf_printf(t, ": %s, ", facts[i].value);
     }
     qn_textbuf_printf(t, "kernels: %d)\n", QN_KERNEL_COUNT);

@@ -89,7 +89,10 @@ static void text_device(const qn_device_info *d, size_t index, const char *why)
     printf("  rank          %s\n", d->reason);
     printf("  driver        %s, Vulkan %s\n", d->driver, api);
     printf("  kind          %s, %s kernels\n",
-           d->software ? "software" : d->discrete ? "discrete" : "integrated", class_name(d));
+           d->software   ? "software"
+           : d->discrete ? "discrete"
+                         : "integrated",
+           class_name(d));
     printf("  memory        %s, %s free; one binding up to %s\n",
            qn_format_size(d->memory, a, sizeof a), qn_format_size(d->budget, b, sizeof b),
            qn_format_size(d->max_binding, c, sizeof c));
@@ -130,7 +133,8 @@ static qn_result print_text(const qn_cli *cli, const found *f, const qn_device *
         text_device(chosen ? qn_device_describe(dev) : &f->devices[i], i, chosen ? why : NULL);
     }
     size_t none = count_form(dev, "none");
-    printf("\nkernels: %zu flat, %zu portable", count_form(dev, "flat"), count_form(dev, "portable"));
+    printf("\nkernels: %zu flat, %zu portable", count_form(dev, "flat"),
+           count_form(dev, "portable"));
     if (none) printf(", %zu without a usable form", none);
     printf("%s\n", o->kernels ? "\n" : "; --kernels lists them");
     return o->kernels ? text_kernels(dev) : QN_OK;

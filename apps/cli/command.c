@@ -80,8 +80,10 @@ static void write_log(void *user, qn_log_level level, const char *line)
     static const struct {
         const char *name, *color;
     } levels[] = {
-        [QN_LOG_ERROR] = { "error: ", "\x1b[31m" }, [QN_LOG_WARN] = { "warning: ", "\x1b[33m" },
-        [QN_LOG_INFO] = { "", "" },                 [QN_LOG_DEBUG] = { "debug: ", "\x1b[2m" },
+        [QN_LOG_ERROR] = { "error: ", "\x1b[31m" },
+        [QN_LOG_WARN] = { "warning: ", "\x1b[33m" },
+        [QN_LOG_INFO] = { "", "" },
+        [QN_LOG_DEBUG] = { "debug: ", "\x1b[2m" },
     };
     const char *name = levels[level].name;
     if (sink.file) {
@@ -98,7 +100,7 @@ static void write_log(void *user, qn_log_level level, const char *line)
 static qn_result open_log(const global_opts *g)
 {
     sink.start = qn_clock();
-    sink.shown = g->quiet ? QN_LOG_ERROR
+    sink.shown = g->quiet          ? QN_LOG_ERROR
                  : g->verbose == 0 ? QN_LOG_WARN
                  : g->verbose == 1 ? QN_LOG_INFO
                                    : QN_LOG_DEBUG;
@@ -244,7 +246,8 @@ static qn_result find_command(const char *name, const qn_command_row **out)
     *out = qn_command_find(name);
     if (*out) return QN_OK;
     qn_nearest near = { .word = name };
-    for (const qn_command_row *row = qn_commands; row->name; row++) qn_nearest_offer(&near, row->name);
+    for (const qn_command_row *row = qn_commands; row->name; row++)
+        qn_nearest_offer(&near, row->name);
     char quoted[QN_QUOTED];
     return qn_fail(QN_ERR_INVALID, "unknown command %s%s%s%s", qn_quote(name, quoted),
                    near.best ? "; did you mean '" : "", near.best ? near.best : "",

@@ -21,8 +21,8 @@
 typedef enum qn_exit {
     QN_EXIT_DONE = 0,
     QN_EXIT_FAILED = 1,
-    QN_EXIT_MISUSED = 2,     // a wrong command, option or argument
-    QN_EXIT_NO_DEVICE = 3,   // no Vulkan driver, or none that suits
+    QN_EXIT_MISUSED = 2,   // a wrong command, option or argument
+    QN_EXIT_NO_DEVICE = 3, // no Vulkan driver, or none that suits
     QN_EXIT_DEVICE_LOST = 4,
     QN_EXIT_INTERRUPTED = 130,
 } qn_exit;
@@ -37,20 +37,20 @@ typedef struct qn_cli {
     uint64_t memory_limit; // bytes of device memory; 0: what is free
     uint32_t hide;         // qn_cap bits
     bool json;             // results as JSON
-    bool quiet, color;     // color: stdout and stderr may carry it (each still has to be a terminal)
+    bool quiet, color; // color: stdout and stderr may carry it (each still has to be a terminal)
     bool validate;
     const char *shader_dir;
     const qn_opts *parsed; // for qn_opts_given()
 } qn_cli;
 
 typedef struct qn_command {
-    const char *args;      // positional arguments as usage shows them, "[FILE...]"; NULL: none
-    const char *arg_words; // what the first of them may be, "list|show": completion, qn_cli_word()
+    const char *args;       // positional arguments as usage shows them, "[FILE...]"; NULL: none
+    const char *arg_words;  // what the first of them may be, "list|show": completion, qn_cli_word()
     int args_min, args_max; // how many there may be; args_max -1: any number
-    const char *about;     // paragraphs, separated by empty lines
-    const char *examples;  // command lines, one a line; NULL: none
-    const qn_opt *options; // NULL: none
-    size_t opts_size;      // of the struct that the rows fill
+    const char *about;      // paragraphs, separated by empty lines
+    const char *examples;   // command lines, one a line; NULL: none
+    const qn_opt *options;  // NULL: none
+    size_t opts_size;       // of the struct that the rows fill
     int (*run)(const qn_cli *cli, const void *opts); // returns a qn_exit
 } qn_command;
 

@@ -75,15 +75,16 @@ static void bash_values(qn_textbuf *t, const qn_opt *table, const char *command)
 
 static void bash(qn_textbuf *t)
 {
-    qn_textbuf_puts(t, "# bash completion for quoin; source it or put it in bash-completion's directory\n"
-                    "_quoin() {\n"
-                    "    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} cmd= i w\n"
-                    "    for ((i = 1; i < COMP_CWORD; i++)); do\n"
-                    "        w=${COMP_WORDS[i]}\n"
-                    "        case \" ");
+    qn_textbuf_puts(
+        t, "# bash completion for quoin; source it or put it in bash-completion's directory\n"
+           "_quoin() {\n"
+           "    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} cmd= i w\n"
+           "    for ((i = 1; i < COMP_CWORD; i++)); do\n"
+           "        w=${COMP_WORDS[i]}\n"
+           "        case \" ");
     command_names(t);
     qn_textbuf_puts(t, " \" in *\" $w \"*) cmd=$w; break ;; esac\n    done\n"
-                    "    case \"$cmd:$prev\" in\n");
+                       "    case \"$cmd:$prev\" in\n");
     for (const qn_command_row *row = qn_commands; row->name; row++) {
         bash_values(t, row->command->options, row->name);
     }
@@ -98,7 +99,7 @@ static void bash(qn_textbuf *t)
     qn_textbuf_puts(t, "        *) w= ;;\n        esac\n        COMPREPLY=($(compgen -W \"$w");
     bash_option_names(t, qn_global_options);
     qn_textbuf_puts(t, "\" -- \"$cur\"))\n        return ;;\n    esac\n    case \"$cmd\" in\n"
-                    "    '') COMPREPLY=($(compgen -W '");
+                       "    '') COMPREPLY=($(compgen -W '");
     command_names(t);
     qn_textbuf_puts(t, "' -- \"$cur\")) ;;\n");
     for (const qn_command_row *row = qn_commands; row->name; row++) {
@@ -111,8 +112,9 @@ static void bash(qn_textbuf *t)
             command_names(t);
         qn_textbuf_puts(t, "' -- \"$cur\")) ;;\n");
     }
-    qn_textbuf_puts(t, "    *) compopt -o filenames; COMPREPLY=($(compgen -f -- \"$cur\")) ;;\n    esac\n}\n"
-                    "complete -F _quoin quoin\n");
+    qn_textbuf_puts(
+        t, "    *) compopt -o filenames; COMPREPLY=($(compgen -f -- \"$cur\")) ;;\n    esac\n}\n"
+           "complete -F _quoin quoin\n");
 }
 
 // ------------------------------------------------------------------------------------ zsh
@@ -133,7 +135,7 @@ static void zsh_option(qn_textbuf *t, const qn_opt *opt, const char *prefix, con
 {
     bool again = opt->type == QN_OPT_LIST || opt->type == QN_OPT_COUNT;
     qn_textbuf_printf(t, " \\\n        '%s%s%s%s[", again ? "*" : "", prefix, name,
-                   qn_opt_has_value(opt) ? (prefix[1] ? "=" : "+") : "");
+                      qn_opt_has_value(opt) ? (prefix[1] ? "=" : "+") : "");
     zsh_description(t, opt->help);
     qn_textbuf_puts(t, "]");
     if (qn_opt_has_value(opt)) {
@@ -160,9 +162,9 @@ static void zsh_options(qn_textbuf *t, const qn_opt *table)
 static void zsh(qn_textbuf *t)
 {
     qn_textbuf_puts(t, "#compdef quoin\n"
-                    "_quoin() {\n"
-                    "    local context state state_descr line\n    typeset -A opt_args\n"
-                    "    local -a commands=(\n");
+                       "_quoin() {\n"
+                       "    local context state state_descr line\n    typeset -A opt_args\n"
+                       "    local -a commands=(\n");
     for (const qn_command_row *row = qn_commands; row->name; row++) {
         qn_textbuf_printf(t, "        '%s:", row->name);
         put_sh(t, row->summary);
@@ -171,8 +173,8 @@ static void zsh(qn_textbuf *t)
     qn_textbuf_puts(t, "    )\n    _arguments -C");
     zsh_options(t, qn_global_options);
     qn_textbuf_puts(t, " \\\n        '1:command:->command' '*::argument:->argument'\n"
-                    "    case $state in\n    command) _describe command commands ;;\n"
-                    "    argument)\n        case $line[1] in\n");
+                       "    case $state in\n    command) _describe command commands ;;\n"
+                       "    argument)\n        case $line[1] in\n");
     for (const qn_command_row *row = qn_commands; row->name; row++) {
         const qn_command *c = row->command;
         qn_textbuf_printf(t, "        %s)\n        _arguments", row->name);
@@ -188,8 +190,10 @@ static void zsh(qn_textbuf *t)
         }
         qn_textbuf_puts(t, c->args_max == 0 ? " ;;\n" : " \\\n        '*:file:_files' ;;\n");
     }
-    qn_textbuf_puts(t, "        esac ;;\n    esac\n}\n"
-                    "if [ \"$funcstack[1]\" = _quoin ]; then _quoin \"$@\"; else compdef _quoin quoin; fi\n");
+    qn_textbuf_puts(
+        t,
+        "        esac ;;\n    esac\n}\n"
+        "if [ \"$funcstack[1]\" = _quoin ]; then _quoin \"$@\"; else compdef _quoin quoin; fi\n");
 }
 
 // ------------------------------------------------------------------------------------ fish
@@ -238,7 +242,9 @@ static void fish(qn_textbuf *t)
 void qn_completion_text(qn_textbuf *t, qn_shell shell)
 {
     static void (*const scripts[])(qn_textbuf *) = {
-        [QN_SHELL_BASH] = bash, [QN_SHELL_ZSH] = zsh, [QN_SHELL_FISH] = fish,
+        [QN_SHELL_BASH] = bash,
+        [QN_SHELL_ZSH] = zsh,
+        [QN_SHELL_FISH] = fish,
     };
     scripts[shell](t);
 }

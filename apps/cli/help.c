@@ -55,8 +55,10 @@ static void option_rows(qn_textbuf *t, const qn_opt *table, int width)
 {
     for (const qn_opt *opt = table; opt && opt->name; opt++) {
         char name[96], facts[320], line[640];
-        if (opt->section) qn_textbuf_printf(t, "%s%s:\n", opt == table ? "" : "\n", opt->section);
-        else if (opt == table) qn_textbuf_puts(t, "Options:\n");
+        if (opt->section)
+            qn_textbuf_printf(t, "%s%s:\n", opt == table ? "" : "\n", opt->section);
+        else if (opt == table)
+            qn_textbuf_puts(t, "Options:\n");
         qn_opt_format(opt, name, sizeof name);
         qn_opt_describe(opt, facts, sizeof facts);
         bool any = *facts;
@@ -77,7 +79,7 @@ static void command_help(qn_textbuf *t, const qn_command_row *row, int width)
     const qn_command *c = row->command;
     qn_textbuf_printf(t, "quoin %s: %s\n\n", row->name, row->summary);
     qn_textbuf_printf(t, "Usage: quoin %s [options]%s%s\n\n", row->name, c->args ? " " : "",
-                   c->args ? c->args : "");
+                      c->args ? c->args : "");
     wrap_paragraphs(t, c->about, width);
     if (c->options) {
         option_rows(t, c->options, width);
@@ -96,7 +98,7 @@ static void command_help(qn_textbuf *t, const qn_command_row *row, int width)
 static void program_help(qn_textbuf *t, int width)
 {
     qn_textbuf_printf(t, "quoin %s: trains and runs modular language models on any Vulkan GPU\n\n",
-                   qn_version());
+                      qn_version());
     qn_textbuf_puts(t, "Usage: quoin [options] COMMAND [options] [arguments]\n\nCommands:\n");
     for (const qn_command_row *row = qn_commands; row->name; row++) {
         qn_textbuf_printf(t, "  %-12s", row->name);
@@ -104,9 +106,10 @@ static void program_help(qn_textbuf *t, int width)
     }
     qn_textbuf_puts(t, "\n");
     option_rows(t, qn_global_options, width);
-    qn_textbuf_puts(t, "\n'quoin help COMMAND' shows a command's options.\n"
-                    "Exit status: 0 done, 1 failed, 2 misused, 3 no suitable device, 4 device lost,\n"
-                    "130 interrupted.\n");
+    qn_textbuf_puts(
+        t, "\n'quoin help COMMAND' shows a command's options.\n"
+           "Exit status: 0 done, 1 failed, 2 misused, 3 no suitable device, 4 device lost,\n"
+           "130 interrupted.\n");
 }
 
 void qn_help_text(qn_textbuf *t, const qn_command_row *row, int width)

@@ -60,7 +60,8 @@ static void put_options(qn_textbuf *t, const qn_opt *table)
         if (opt->section || !open) {
             if (open) qn_textbuf_puts(t, ".El\n");
             qn_textbuf_puts(t, ".Pp\n");
-            put(t, opt->section ? opt->section : "Options", strlen(opt->section ? opt->section : "Options"));
+            put(t, opt->section ? opt->section : "Options",
+                strlen(opt->section ? opt->section : "Options"));
             qn_textbuf_puts(t, ":\n.Bl -tag -width Ds\n");
             open = true;
         }
@@ -103,21 +104,23 @@ static void put_examples(qn_textbuf *t, const char *s)
 
 static void put_exit_status(qn_textbuf *t)
 {
-    qn_textbuf_puts(t, ".Sh EXIT STATUS\n.Bl -tag -width Ds -compact\n"
-                    ".It 0\ndone\n.It 1\nfailed\n.It 2\nmisused: a wrong command, option or argument\n"
-                    ".It 3\nno Vulkan driver, or no suitable device\n.It 4\nthe device was lost\n"
-                    ".It 130\ninterrupted\n.El\n");
+    qn_textbuf_puts(
+        t, ".Sh EXIT STATUS\n.Bl -tag -width Ds -compact\n"
+           ".It 0\ndone\n.It 1\nfailed\n.It 2\nmisused: a wrong command, option or argument\n"
+           ".It 3\nno Vulkan driver, or no suitable device\n.It 4\nthe device was lost\n"
+           ".It 130\ninterrupted\n.El\n");
 }
 
 static void program_page(qn_textbuf *t)
 {
     qn_textbuf_printf(t, ".Dd %s\n.Dt QUOIN 1\n.Os\n.Sh NAME\n.Nm quoin\n", PAGE_DATE);
-    qn_textbuf_puts(t, ".Nd modular language models on any Vulkan GPU\n.Sh SYNOPSIS\n.Nm\n"
-                    ".Op Ar options\n.Ar command\n.Op Ar options\n.Op Ar arguments\n"
-                    ".Sh DESCRIPTION\n"
-                    "Trains and runs sparse mixture\\-of\\-experts language models on whatever Vulkan\n"
-                    "device there is.\n"
-                    "Results go to standard output, everything else to standard error.\n");
+    qn_textbuf_puts(
+        t, ".Nd modular language models on any Vulkan GPU\n.Sh SYNOPSIS\n.Nm\n"
+           ".Op Ar options\n.Ar command\n.Op Ar options\n.Op Ar arguments\n"
+           ".Sh DESCRIPTION\n"
+           "Trains and runs sparse mixture\\-of\\-experts language models on whatever Vulkan\n"
+           "device there is.\n"
+           "Results go to standard output, everything else to standard error.\n");
     put_options(t, qn_global_options);
     qn_textbuf_puts(t, ".Sh COMMANDS\n");
     for (const qn_command_row *row = qn_commands; row->name; row++) {
@@ -128,18 +131,20 @@ static void program_page(qn_textbuf *t)
         put_options(t, row->command->options);
         if (row->command->examples) put_examples(t, row->command->examples);
     }
-    qn_textbuf_puts(t, ".Sh ENVIRONMENT\n.Bl -tag -width Ds\n"
-                    ".It Ev NO_COLOR\nNo colours when set and not empty.\n"
-                    ".It Ev QUOIN_VALIDATE\nRuns under the Vulkan validation layer when set to 1.\n"
-                    ".It Ev VK_DRIVER_FILES\nThe Vulkan drivers to look at, as for any Vulkan program.\n"
-                    ".It Ev XDG_CACHE_HOME\nWhere compiled pipelines are kept.\n.El\n");
+    qn_textbuf_puts(
+        t, ".Sh ENVIRONMENT\n.Bl -tag -width Ds\n"
+           ".It Ev NO_COLOR\nNo colours when set and not empty.\n"
+           ".It Ev QUOIN_VALIDATE\nRuns under the Vulkan validation layer when set to 1.\n"
+           ".It Ev VK_DRIVER_FILES\nThe Vulkan drivers to look at, as for any Vulkan program.\n"
+           ".It Ev XDG_CACHE_HOME\nWhere compiled pipelines are kept.\n.El\n");
     put_exit_status(t);
 }
 
 static void command_page(qn_textbuf *t, const qn_command_row *row)
 {
     qn_textbuf_printf(t, ".Dd %s\n.Dt QUOIN-", PAGE_DATE);
-    for (const char *s = row->name; *s; s++) qn_textbuf_printf(t, "%c", *s >= 'a' && *s <= 'z' ? *s - 32 : *s);
+    for (const char *s = row->name; *s; s++)
+        qn_textbuf_printf(t, "%c", *s >= 'a' && *s <= 'z' ? *s - 32 : *s);
     qn_textbuf_printf(t, " 1\n.Os\n.Sh NAME\n.Nm quoin-%s\n.Nd ", row->name);
     put(t, row->summary, strlen(row->summary));
     qn_textbuf_puts(t, "\n.Sh SYNOPSIS\n.Nm quoin\n");

@@ -76,7 +76,9 @@ void qn_words_join(const char *words, char *text, size_t size)
     text[0] = 0;
     for (int i = 0; qn_words_at(words, i, w, sizeof w) && used < size; i++) {
         char next[WORD];
-        const char *join = i == 0 ? "" : qn_words_at(words, i + 1, next, sizeof next) ? ", " : " or ";
+        const char *join = i == 0                                         ? ""
+                           : qn_words_at(words, i + 1, next, sizeof next) ? ", "
+                                                                          : " or ";
         int n = snprintf(text + used, size - used, "%s%s", join, w);
         used += n > 0 ? (size_t)n : 0;
     }
@@ -96,7 +98,8 @@ bool qn_parse_size(const char *s, uint64_t *out)
     double fraction = 0;
     if (*end == '.') {
         double place = 0.1;
-        for (end++; isdigit((unsigned char)*end); end++, place /= 10) fraction += (*end - '0') * place;
+        for (end++; isdigit((unsigned char)*end); end++, place /= 10)
+            fraction += (*end - '0') * place;
     }
     uint64_t unit = 1;
     const char *u = *end ? strchr(units, toupper((unsigned char)*end)) : NULL;
@@ -121,7 +124,11 @@ char *qn_format_size(uint64_t bytes, char *text, size_t size)
     double v = (double)bytes / 1024;
     int u = 0;
     for (; v >= 1023.95 && units[u + 1]; u++) v /= 1024;
-    snprintf(text, size, v < 9.995 ? "%.2f %ciB" : v < 99.95 ? "%.1f %ciB" : "%.0f %ciB", v, units[u]);
+    snprintf(text, size,
+             v < 9.995   ? "%.2f %ciB"
+             : v < 99.95 ? "%.1f %ciB"
+                         : "%.0f %ciB",
+             v, units[u]);
     return text;
 }
 
@@ -254,7 +261,8 @@ static qn_result check_word(const qn_opt *opt, const char *s, int *out)
         return qn_fail(QN_ERR_INVALID, "--%s: found %s, expected %s; did you mean '%s'?", opt->name,
                        qn_quote(s, quoted), all, near);
     }
-    return qn_fail(QN_ERR_INVALID, "--%s: found %s, expected %s", opt->name, qn_quote(s, quoted), all);
+    return qn_fail(QN_ERR_INVALID, "--%s: found %s, expected %s", opt->name, qn_quote(s, quoted),
+                   all);
 }
 
 static qn_result add_items(qn_opts *o, const qn_opt *opt, const char *s, qn_opt_list *list)
@@ -329,7 +337,8 @@ qn_result qn_opts_add(qn_opts *o, const qn_opt *table, void *values)
 }
 
 // The row of a long name (of `size` bytes) or of a letter, and its place in the tables.
-static const qn_opt *find(const qn_opts *o, const char *name, size_t size, char letter, size_t *table)
+static const qn_opt *find(const qn_opts *o, const char *name, size_t size, char letter,
+                          size_t *table)
 {
     for (size_t t = 0; t < o->table_count; t++) {
         for (const qn_opt *opt = o->tables[t].table; opt->name; opt++) {
@@ -349,11 +358,13 @@ static qn_result unknown(const qn_opts *o, const char *arg, size_t size)
     snprintf(word, sizeof word, "%.*s", (int)(size < 63 ? size : 63), arg);
     qn_nearest near = { .word = word + 2 };
     for (size_t t = 0; t < o->table_count; t++) {
-        for (const qn_opt *opt = o->tables[t].table; opt->name; opt++) qn_nearest_offer(&near, opt->name);
+        for (const qn_opt *opt = o->tables[t].table; opt->name; opt++)
+            qn_nearest_offer(&near, opt->name);
     }
     qn_quote(word, quoted);
     if (near.best) {
-        return qn_fail(QN_ERR_INVALID, "unknown option %s; did you mean '--%s'?", quoted, near.best);
+        return qn_fail(QN_ERR_INVALID, "unknown option %s; did you mean '--%s'?", quoted,
+                       near.best);
     }
     return qn_fail(QN_ERR_INVALID, "unknown option %s", quoted);
 }

@@ -51,7 +51,7 @@ typedef struct qn_opt {
 
 #define QN_AT_(kind, ctype, strct, member)                                                         \
     .type = kind,                                                                                  \
-    .at = offsetof(strct, member) + 0 * sizeof(_Generic(&((strct *)0)->member, ctype *: 0))
+    .at = offsetof(strct, member) + 0 * sizeof(_Generic(&((strct *)0)->member, ctype * : 0))
 #define QN_AT_FLAG(strct, member) QN_AT_(QN_OPT_FLAG, bool, strct, member)
 #define QN_AT_COUNT(strct, member) QN_AT_(QN_OPT_COUNT, int, strct, member)
 #define QN_AT_INT(strct, member) QN_AT_(QN_OPT_INT, int64_t, strct, member)
@@ -75,7 +75,7 @@ typedef struct qn_opts {
     size_t table_count;
     const char **args; // positional arguments
     size_t arg_count;
-    bool ended;        // "--" was seen: everything after it is positional
+    bool ended; // "--" was seen: everything after it is positional
     qn_arena arena;
 } qn_opts;
 

@@ -7,9 +7,9 @@
 #include <math.h>
 #include <string.h>
 
-#define REDRAW 0.1     // seconds between redraws on a terminal
-#define PLAIN 30.0     // seconds between lines elsewhere
-#define SMOOTHING 5.0  // seconds over which the rate is averaged
+#define REDRAW 0.1    // seconds between redraws on a terminal
+#define PLAIN 30.0    // seconds between lines elsewhere
+#define SMOOTHING 5.0 // seconds over which the rate is averaged
 
 static bool on_screen; // a line stands on the terminal and the cursor is in it
 
@@ -45,7 +45,8 @@ void qn_progress_format(const qn_progress *p, const char *note, int width, char 
     char left[24], of[64] = "", rate[64] = "";
     if (p->total > 0) {
         double percent = 100 * p->done / p->total;
-        snprintf(of, sizeof of, "/%.0f %s %.0f%%", p->total, p->unit, percent < 100 ? floor(percent) : 100);
+        snprintf(of, sizeof of, "/%.0f %s %.0f%%", p->total, p->unit,
+                 percent < 100 ? floor(percent) : 100);
     } else {
         snprintf(of, sizeof of, " %s", p->unit);
     }
@@ -57,7 +58,8 @@ void qn_progress_format(const qn_progress *p, const char *note, int width, char 
                      qn_format_duration((p->total - p->done) / p->rate, left));
         }
     }
-    snprintf(text, size, "%s %.0f%s%s%s%s", p->what, p->done, of, rate, note ? "  " : "", note ? note : "");
+    snprintf(text, size, "%s %.0f%s%s%s%s", p->what, p->done, of, rate, note ? "  " : "",
+             note ? note : "");
     cut(text, width);
 }
 
@@ -93,9 +95,15 @@ void qn_progress_start(qn_progress *p, const char *what, const char *unit, doubl
 {
     double now = qn_clock();
     *p = (qn_progress){
-        .what = what, .unit = unit, .total = total, .done = done,
-        .seen_at = now, .seen = done, .drawn_at = now,
-        .terminal = qn_is_terminal(stderr), .quiet = quiet,
+        .what = what,
+        .unit = unit,
+        .total = total,
+        .done = done,
+        .seen_at = now,
+        .seen = done,
+        .drawn_at = now,
+        .terminal = qn_is_terminal(stderr),
+        .quiet = quiet,
     };
     if (!quiet && p->terminal) draw(p, NULL, now);
 }

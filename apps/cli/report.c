@@ -18,8 +18,8 @@ struct qn_report {
     qn_arena arena;
 };
 
-qn_result qn_report_open(FILE *out, qn_report_format format, const qn_column *columns,
-                         size_t count, qn_report **report)
+qn_result qn_report_open(FILE *out, qn_report_format format, const qn_column *columns, size_t count,
+                         qn_report **report)
 {
     qn_report *r = qn_calloc(1, sizeof *r);
     *report = r;

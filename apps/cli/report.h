@@ -7,7 +7,11 @@
 
 #include <stdio.h>
 
-typedef enum qn_report_format { QN_REPORT_TEXT = 0, QN_REPORT_CSV, QN_REPORT_JSON } qn_report_format;
+typedef enum qn_report_format {
+    QN_REPORT_TEXT = 0,
+    QN_REPORT_CSV,
+    QN_REPORT_JSON
+} qn_report_format;
 #define QN_REPORT_WORDS "text|csv|json" // an option's .words in this order
 
 typedef enum qn_column_type {
@@ -19,10 +23,10 @@ typedef enum qn_column_type {
 } qn_column_type;
 
 typedef struct qn_column {
-    const char *key;   // "step_time": of the CSV header and of JSON; the text's heading is the
-                       // same with spaces
+    const char *key; // "step_time": of the CSV header and of JSON; the text's heading is the
+                     // same with spaces
     qn_column_type type;
-    int digits;        // REAL; 0: 4
+    int digits; // REAL; 0: 4
 } qn_column;
 
 typedef struct qn_value {
@@ -40,8 +44,8 @@ typedef struct qn_report qn_report;
 
 // `columns` must outlive the report. CSV and JSON rows are written at once, text at the end,
 // when the widths are known. The CSV header comes with the first row or at the end.
-qn_result qn_report_open(FILE *out, qn_report_format format, const qn_column *columns,
-                         size_t count, qn_report **report);
+qn_result qn_report_open(FILE *out, qn_report_format format, const qn_column *columns, size_t count,
+                         qn_report **report);
 // One value per column.
 qn_result qn_report_row(qn_report *r, const qn_value *values);
 // Writes what is left and frees. Whether the output took everything is the stream's to tell

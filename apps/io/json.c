@@ -38,7 +38,8 @@ static void describe(const cJSON *v, char *out, size_t size)
     if (!v)
         snprintf(out, size, "nothing");
     else if (cJSON_IsString(v))
-        snprintf(out, size, "\"%.40s%s\"", v->valuestring, strlen(v->valuestring) > 40 ? "..." : "");
+        snprintf(out, size, "\"%.40s%s\"", v->valuestring,
+                 strlen(v->valuestring) > 40 ? "..." : "");
     else if (cJSON_IsNumber(v))
         snprintf(out, size, "%.15g", v->valuedouble);
     else if (cJSON_IsBool(v))
@@ -231,12 +232,18 @@ qn_json_kind qn_json_kind_of(qn_json v)
     if (!v.node) return QN_JSON_ABSENT;
     switch (v.node->type & 0xFF) {
     case cJSON_False:
-    case cJSON_True: return QN_JSON_BOOL;
-    case cJSON_Number: return QN_JSON_NUMBER;
-    case cJSON_String: return QN_JSON_STRING;
-    case cJSON_Array: return QN_JSON_ARRAY;
-    case cJSON_Object: return QN_JSON_OBJECT;
-    default: return QN_JSON_NULL;
+    case cJSON_True:
+        return QN_JSON_BOOL;
+    case cJSON_Number:
+        return QN_JSON_NUMBER;
+    case cJSON_String:
+        return QN_JSON_STRING;
+    case cJSON_Array:
+        return QN_JSON_ARRAY;
+    case cJSON_Object:
+        return QN_JSON_OBJECT;
+    default:
+        return QN_JSON_NULL;
     }
 }
 

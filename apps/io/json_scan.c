@@ -178,13 +178,20 @@ static qn_result scan_value(scan *s, uint32_t depth)
     skip_space(s);
     if (++s->values > s->value_limit) return fail_at(s, "more values than the limit");
     switch (s->at < s->end ? *s->at : 0) {
-    case '{': return scan_list(s, '}', depth);
-    case '[': return scan_list(s, ']', depth);
-    case '"': return scan_string(s, false);
-    case 't': return scan_word(s, "true");
-    case 'f': return scan_word(s, "false");
-    case 'n': return scan_word(s, "null");
-    default: return scan_number(s);
+    case '{':
+        return scan_list(s, '}', depth);
+    case '[':
+        return scan_list(s, ']', depth);
+    case '"':
+        return scan_string(s, false);
+    case 't':
+        return scan_word(s, "true");
+    case 'f':
+        return scan_word(s, "false");
+    case 'n':
+        return scan_word(s, "null");
+    default:
+        return scan_number(s);
     }
 }
 

@@ -110,8 +110,8 @@ void qn_json_put_number(qn_json_writer *w, const char *key, double value)
     char text[40] = "";
     begin_key(w, key);
     if (w->status == QN_OK && !isfinite(value))
-        w->status = qn_fail(QN_ERR_INVALID, "%s: %g cannot be written as JSON", key ? key : "value",
-                            value);
+        w->status =
+            qn_fail(QN_ERR_INVALID, "%s: %g cannot be written as JSON", key ? key : "value", value);
     for (int digits = 15; digits <= 17; digits++) {
         snprintf(text, sizeof text, "%.*g", digits, value);
         if (strtod(text, NULL) == value) break;
@@ -152,8 +152,11 @@ void qn_json_put_value(qn_json_writer *w, const char *key, qn_json v)
     bool flag = false;
     const char *text = "";
     switch (kind) {
-    case QN_JSON_ABSENT: return;
-    case QN_JSON_NULL: qn_json_put_null(w, key); return;
+    case QN_JSON_ABSENT:
+        return;
+    case QN_JSON_NULL:
+        qn_json_put_null(w, key);
+        return;
     case QN_JSON_BOOL:
         qn_json_bool(v, NULL, &flag);
         qn_json_put_bool(w, key, flag);
@@ -167,7 +170,8 @@ void qn_json_put_value(qn_json_writer *w, const char *key, qn_json v)
         qn_json_put_string(w, key, text);
         return;
     case QN_JSON_ARRAY:
-    case QN_JSON_OBJECT: break;
+    case QN_JSON_OBJECT:
+        break;
     }
     bool object = kind == QN_JSON_OBJECT;
     open_list(w, key, object ? "{" : "[");

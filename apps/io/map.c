@@ -82,8 +82,7 @@ static qn_result str_grow(qn_strmap *m)
     return QN_OK;
 }
 
-qn_result qn_strmap_add(qn_strmap *m, const char *key, size_t size, uint32_t value,
-                        uint32_t *found)
+qn_result qn_strmap_add(qn_strmap *m, const char *key, size_t size, uint32_t value, uint32_t *found)
 {
     if (size > UINT32_MAX) return qn_fail(QN_ERR_INVALID, "a key of %zu bytes", size);
     if (m->count + 1 > m->capacity / 2) QN_TRY(str_grow(m));

@@ -40,8 +40,9 @@ static qn_result kept_size(const char *path, const char *text, size_t size, int6
         int64_t step;
         size_t length = (size_t)(end - text) - at;
         if (!read_step(text + at, length, &step)) {
-            return qn_fail(QN_ERR_FORMAT, "%s: line %zu: expected an object that begins with \"step\"",
-                           path, number);
+            return qn_fail(QN_ERR_FORMAT,
+                           "%s: line %zu: expected an object that begins with \"step\"", path,
+                           number);
         }
         if (step > last_step) break;
         at += length + 1;
@@ -75,7 +76,8 @@ qn_result qn_metrics_open(const char *path, int64_t last_step, qn_metrics **out)
         *out = m;
         return QN_OK;
     }
-    qn_result r = m->path ? qn_fail(QN_ERR_IO, "%s: %s", path, strerror(errno)) : qn_no_memory(strlen(path));
+    qn_result r =
+        m->path ? qn_fail(QN_ERR_IO, "%s: %s", path, strerror(errno)) : qn_no_memory(strlen(path));
     qn_metrics_close(&m);
     return r;
 }

@@ -17,7 +17,7 @@
 struct qn_safetensors {
     char *path;
     qn_mapping map;
-    bool mapped; // map is ours to release
+    bool mapped;    // map is ours to release
     qn_arena arena; // names and metadata
     qn_safetensor *tensors;
     size_t count;
@@ -88,8 +88,10 @@ static qn_result read_tensor(qn_safetensors *s, qn_json info, uint64_t header, q
     QN_TRY(qn_json_int(qn_json_next(first), NULL, begin, INT64_MAX, &end));
     uint64_t available = s->map.size - header;
     if ((uint64_t)end > available)
-        return qn_json_fail(offsets, "end at byte %" PRId64 " of data, but the file has %" PRIu64
-                            " (is it cut short?)", end, available);
+        return qn_json_fail(offsets,
+                            "end at byte %" PRId64 " of data, but the file has %" PRIu64
+                            " (is it cut short?)",
+                            end, available);
     if ((uint64_t)(end - begin) != t->size)
         return qn_json_fail(offsets, "span %" PRId64 " bytes, but dtype and shape need %" PRIu64,
                             end - begin, t->size);
@@ -126,7 +128,8 @@ static qn_result check_layout(qn_safetensors *s, uint64_t header)
         if (begin > at)
             return qn_fail(QN_ERR_FORMAT,
                            "%s: tensor %s: bytes %" PRIu64 " to %" PRIu64
-                           " before it belong to no tensor", s->path, t->name, at, begin);
+                           " before it belong to no tensor",
+                           s->path, t->name, at, begin);
         at = begin + t->size;
     }
     if (at != s->map.size - header)
@@ -162,7 +165,8 @@ static qn_result read_content(qn_safetensors *s)
     if (length > s->map.size - 8 || length > HEADER_LIMIT)
         return qn_fail(QN_ERR_FORMAT,
                        "%s: a header of %" PRIu64 " bytes in a file of %" PRIu64
-                       " (not a safetensors file, or cut short)", s->path, length, s->map.size);
+                       " (not a safetensors file, or cut short)",
+                       s->path, length, s->map.size);
     if (!length || bytes[8] != '{')
         return qn_fail(QN_ERR_FORMAT, "%s: the header does not begin with '{'", s->path);
 
@@ -317,7 +321,8 @@ static qn_result open_dir(const char *dir, qn_safetensors **out)
                           ? open_file(path, forms[i].kind == INDEX, out)
                           : qn_fail(QN_ERR_UNSUPPORTED,
                                     "%s: pickled weights can run code and are not read; convert "
-                                    "them to safetensors first", path);
+                                    "them to safetensors first",
+                                    path);
         qn_free(path);
         return r;
     }

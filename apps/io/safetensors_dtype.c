@@ -10,11 +10,11 @@ static const struct {
     uint8_t size;
     bool is_float;
 } dtypes[QN_ST_DTYPE_COUNT] = {
-    [QN_ST_F64] = { "F64", 8, true },   [QN_ST_F32] = { "F32", 4, true },
-    [QN_ST_F16] = { "F16", 2, true },   [QN_ST_BF16] = { "BF16", 2, true },
-    [QN_ST_I64] = { "I64", 8, false },  [QN_ST_I32] = { "I32", 4, false },
-    [QN_ST_I16] = { "I16", 2, false },  [QN_ST_I8] = { "I8", 1, false },
-    [QN_ST_U8] = { "U8", 1, false },    [QN_ST_BOOL] = { "BOOL", 1, false },
+    [QN_ST_F64] = { "F64", 8, true },  [QN_ST_F32] = { "F32", 4, true },
+    [QN_ST_F16] = { "F16", 2, true },  [QN_ST_BF16] = { "BF16", 2, true },
+    [QN_ST_I64] = { "I64", 8, false }, [QN_ST_I32] = { "I32", 4, false },
+    [QN_ST_I16] = { "I16", 2, false }, [QN_ST_I8] = { "I8", 1, false },
+    [QN_ST_U8] = { "U8", 1, false },   [QN_ST_BOOL] = { "BOOL", 1, false },
 };
 
 static bool known(qn_st_dtype d)
@@ -92,12 +92,15 @@ qn_result qn_safetensor_f32(const qn_safetensor *t, uint64_t first, uint64_t cou
     QN_TRY(check(t, first, count, true));
     const char *p = (const char *)t->data + first * qn_st_dtype_size(t->dtype);
     switch (t->dtype) {
-    case QN_ST_F64: CONVERT(double, (float)value);
+    case QN_ST_F64:
+        CONVERT(double, (float)value);
     case QN_ST_F32:
         if (count) memcpy(out, p, count * sizeof *out);
         break;
-    case QN_ST_F16: CONVERT(uint16_t, from_half(value));
-    default: CONVERT(uint16_t, from_bits((uint32_t)value << 16)); // BF16
+    case QN_ST_F16:
+        CONVERT(uint16_t, from_half(value));
+    default:
+        CONVERT(uint16_t, from_bits((uint32_t)value << 16)); // BF16
     }
     return QN_OK;
 }
@@ -110,9 +113,12 @@ qn_result qn_safetensor_f64(const qn_safetensor *t, uint64_t first, uint64_t cou
     case QN_ST_F64:
         if (count) memcpy(out, p, count * sizeof *out);
         break;
-    case QN_ST_F32: CONVERT(float, value);
-    case QN_ST_F16: CONVERT(uint16_t, from_half(value));
-    default: CONVERT(uint16_t, from_bits((uint32_t)value << 16)); // BF16
+    case QN_ST_F32:
+        CONVERT(float, value);
+    case QN_ST_F16:
+        CONVERT(uint16_t, from_half(value));
+    default:
+        CONVERT(uint16_t, from_bits((uint32_t)value << 16)); // BF16
     }
     return QN_OK;
 }
@@ -125,11 +131,16 @@ qn_result qn_safetensor_i64(const qn_safetensor *t, uint64_t first, uint64_t cou
     case QN_ST_I64:
         if (count) memcpy(out, p, count * sizeof *out);
         break;
-    case QN_ST_I32: CONVERT(int32_t, value);
-    case QN_ST_I16: CONVERT(int16_t, value);
-    case QN_ST_I8: CONVERT(int8_t, value);
-    case QN_ST_U8: CONVERT(uint8_t, value);
-    default: CONVERT(uint8_t, value != 0); // BOOL
+    case QN_ST_I32:
+        CONVERT(int32_t, value);
+    case QN_ST_I16:
+        CONVERT(int16_t, value);
+    case QN_ST_I8:
+        CONVERT(int8_t, value);
+    case QN_ST_U8:
+        CONVERT(uint8_t, value);
+    default:
+        CONVERT(uint8_t, value != 0); // BOOL
     }
     return QN_OK;
 }

@@ -81,7 +81,8 @@ static qn_result copy_options(qn_safetensors_writer *w, const char *path,
 qn_result qn_safetensors_create(const char *path, const qn_safetensors_opts *opts,
                                 qn_safetensors_writer **out)
 {
-    if (!path || !*path || !out) return qn_fail(QN_ERR_INVALID, "a path and a place for the writer");
+    if (!path || !*path || !out)
+        return qn_fail(QN_ERR_INVALID, "a path and a place for the writer");
     qn_safetensors_writer *w = qn_calloc(1, sizeof *w);
     if (!w) return qn_no_memory(sizeof *w);
     qn_result r = copy_options(w, path, opts);
@@ -117,8 +118,7 @@ static qn_result declare(qn_safetensors_writer *w, qn_safetensor t, const int64_
         !qn_add_u64(w->total, t.size, &total) || total > QN_JSON_INT_MAX)
         return qn_fail(QN_ERR_INVALID, "%s: tensor %s: more bytes than a file holds", w->path,
                        t.name);
-    if (w->count >= QN_MAP_NONE)
-        return qn_fail(QN_ERR_INVALID, "%s: too many tensors", w->path);
+    if (w->count >= QN_MAP_NONE) return qn_fail(QN_ERR_INVALID, "%s: too many tensors", w->path);
 
     uint32_t found;
     t.name = keep(w, t.name);

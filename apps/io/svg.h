@@ -12,7 +12,7 @@ typedef struct qn_svg_series {
     const char *name;    // in the legend; NULL: none
     const double *x, *y; // [count]; x NULL: 0, 1, 2, ...
     size_t count;
-    bool faint;          // drawn thin and pale: raw values behind a smoothed curve
+    bool faint; // drawn thin and pale: raw values behind a smoothed curve
 } qn_svg_series;
 
 typedef struct qn_svg_lines {
@@ -31,10 +31,10 @@ typedef struct qn_svg_heat {
     size_t rows, columns; // more than about 400 of either are averaged in blocks
     const char *const *row_names, *const *column_names; // NULL: indices
     double first_column, column_step; // index labels start at and advance by; step 0: 1
-    double min, max;      // of the colour scale; both 0: from the data
-    bool diverging;       // a scale that is neutral at 0
+    double min, max;                  // of the colour scale; both 0: from the data
+    bool diverging;                   // a scale that is neutral at 0
     const char *value_label;
-    int width;            // pixels; 0: 760
+    int width; // pixels; 0: 760
 } qn_svg_heat;
 void qn_svg_heat_text(const qn_svg_heat *c, qn_textbuf *out);
 

@@ -54,7 +54,8 @@ void qn_svg_bars_text(const qn_svg_bars *c, qn_textbuf *t)
     qn_scale_see(&x, 0);
     bool minus = x.lo < 0;
     margins(c, shown, &left, &room);
-    int width = c->width > 0 ? c->width : 760, least = (int)(left + (minus ? 2 : 1) * room) + 16 + 120;
+    int width = c->width > 0 ? c->width : 760,
+        least = (int)(left + (minus ? 2 : 1) * room) + 16 + 120;
     if (width < least) width = least;
     qn_scale_finish(&x, left + (minus ? room : 0), width - 16 - room, true);
 

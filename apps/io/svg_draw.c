@@ -8,7 +8,8 @@
 // Line colours are mid-tones: they stand out on white and on near-black alike.
 static const char style[] =
     "<style>"
-    "text{font:12px system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif;fill:#3d444d}"
+    "text{font:12px system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu "
+    "Sans',sans-serif;fill:#3d444d}"
     ".title{font-size:15px;font-weight:600;fill:#1b1f24}"
     ".value{fill:#1b1f24}"
     ".faint{fill:#78818b}"
@@ -30,16 +31,17 @@ static const char style[] =
 void qn_svg_begin(qn_textbuf *t, int width, int height, const char *title)
 {
     qn_textbuf_printf(t,
-                   "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" "
-                   "viewBox=\"0 0 %d %d\" role=\"img\">\n",
-                   width, height, width, height);
+                      "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" "
+                      "viewBox=\"0 0 %d %d\" role=\"img\">\n",
+                      width, height, width, height);
     if (title) {
         qn_textbuf_puts(t, "<title>");
         qn_textbuf_xml(t, title);
         qn_textbuf_puts(t, "</title>\n");
     }
     qn_textbuf_puts(t, style);
-    qn_textbuf_printf(t, "<rect class=\"page\" width=\"%d\" height=\"%d\" rx=\"6\"/>\n", width, height);
+    qn_textbuf_printf(t, "<rect class=\"page\" width=\"%d\" height=\"%d\" rx=\"6\"/>\n", width,
+                      height);
     if (title) qn_svg_label(t, "title", 16, 26, QN_ANCHOR_START, title, (size_t)(width / 8));
 }
 
@@ -122,11 +124,12 @@ static const rgb sequential[] = {
     { 66, 182, 124 }, { 150, 208, 82 }, { 244, 228, 92 },
 };
 static const rgb two_sided[] = {
-    { 27, 82, 160 },   { 92, 148, 206 },  { 170, 200, 226 }, { 236, 236, 234 },
-    { 238, 186, 152 }, { 214, 120, 80 },  { 166, 52, 34 },
+    { 27, 82, 160 },   { 92, 148, 206 }, { 170, 200, 226 }, { 236, 236, 234 },
+    { 238, 186, 152 }, { 214, 120, 80 }, { 166, 52, 34 },
 };
 #define ANCHORS (sizeof sequential / sizeof *sequential)
-_Static_assert(sizeof two_sided == sizeof sequential, "both scales have the same number of colours");
+_Static_assert(sizeof two_sided == sizeof sequential,
+               "both scales have the same number of colours");
 
 void qn_svg_shade(double share, bool diverging, char text[8])
 {

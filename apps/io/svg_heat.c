@@ -24,7 +24,8 @@ static double block_mean(const grid *g, size_t row, size_t column)
     double sum = 0;
     size_t n = 0;
     for (size_t r = row * g->row_block; r < (row + 1) * g->row_block && r < h->rows; r++) {
-        for (size_t c = column * g->column_block; c < (column + 1) * g->column_block && c < h->columns; c++) {
+        for (size_t c = column * g->column_block;
+             c < (column + 1) * g->column_block && c < h->columns; c++) {
             double v = h->values[r * h->columns + c];
             if (!isfinite(v)) continue;
             n++;
@@ -235,7 +236,8 @@ void qn_svg_heat_text(const qn_svg_heat *h, qn_textbuf *t)
     bool any = g.rows && g.columns && find_range(&g);
     qn_svg_begin(t, width, height, h->title);
     if (h->x_label) {
-        qn_svg_label(t, "label", (g.left + right) / 2, height - 12, QN_ANCHOR_MIDDLE, h->x_label, 90);
+        qn_svg_label(t, "label", (g.left + right) / 2, height - 12, QN_ANCHOR_MIDDLE, h->x_label,
+                     90);
     }
     if (h->y_label) qn_svg_label_up(t, 20, (g.top + bottom) / 2, h->y_label);
     if (!any) {

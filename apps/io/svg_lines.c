@@ -33,9 +33,10 @@ static void see_data(const qn_svg_lines *c, qn_scale *x, qn_scale *y)
 
 static void series_class(qn_textbuf *t, size_t k, bool faint)
 {
-    static const char *const dashes[] = { "", " stroke-dasharray=\"6 3\"", " stroke-dasharray=\"2 3\"" };
+    static const char *const dashes[] = { "", " stroke-dasharray=\"6 3\"",
+                                          " stroke-dasharray=\"2 3\"" };
     qn_textbuf_printf(t, "class=\"line s%zu%s\"%s", k % QN_SVG_COLORS, faint ? " pale" : "",
-                   dashes[k / QN_SVG_COLORS % 3]);
+                      dashes[k / QN_SVG_COLORS % 3]);
 }
 
 // Lays the names out in rows; draws them unless t is NULL. Returns the height used.
@@ -137,8 +138,8 @@ static void axes(qn_textbuf *t, const qn_svg_lines *c, const frame *f, const qn_
 // highest and last of it, which draws the same picture whatever the number of points.
 typedef struct pen {
     qn_textbuf *t;
-    bool down;   // the path has a current point
-    bool open;   // a column is being gathered
+    bool down; // the path has a current point
+    bool open; // a column is being gathered
     double column, first, last, low, high;
 } pen;
 
@@ -178,7 +179,8 @@ static void gather(pen *p, double x, double y)
     p->last = y;
 }
 
-static void curve(qn_textbuf *t, const qn_svg_series *s, size_t k, const qn_scale *x, const qn_scale *y)
+static void curve(qn_textbuf *t, const qn_svg_series *s, size_t k, const qn_scale *x,
+                  const qn_scale *y)
 {
     bool thin = (double)s->count > 3 * fabs(x->to - x->from);
     pen p = { .t = t };

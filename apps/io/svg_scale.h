@@ -6,7 +6,7 @@
 #include <stddef.h>
 
 typedef struct qn_scale {
-    double lo, hi; // values; logarithms (base 10) where log
+    double lo, hi;   // values; logarithms (base 10) where log
     double from, to; // pixels
     bool log;
     bool empty; // no value was seen

@@ -154,15 +154,15 @@ qn_result qn_tensorboard_scalar(qn_tensorboard *t, int64_t step, const char *tag
     return write_value(t, step);
 }
 
-qn_result qn_tensorboard_load(qn_tensorboard *t, int64_t step, const char *tag,
-                              const double *load, size_t count)
+qn_result qn_tensorboard_load(qn_tensorboard *t, int64_t step, const char *tag, const double *load,
+                              size_t count)
 {
     if (!count) return qn_fail(QN_ERR_INVALID, "%s: a histogram needs at least one value", tag);
     double num = 0, sum = 0, squares = 0;
     for (size_t i = 0; i < count; i++) {
         if (!(load[i] >= 0) || isinf(load[i])) {
-            return qn_fail(QN_ERR_INVALID, "%s: load[%zu] is %g, expected a number of at least 0", tag,
-                           i, load[i]);
+            return qn_fail(QN_ERR_INVALID, "%s: load[%zu] is %g, expected a number of at least 0",
+                           tag, i, load[i]);
         }
         num += load[i];
         sum += load[i] * (double)i;

@@ -16,8 +16,8 @@ qn_result qn_tensorboard_open(const char *dir, int64_t first_step, qn_tensorboar
 // "loss/train" group by their first part. NaN and infinities are written as they are.
 qn_result qn_tensorboard_scalar(qn_tensorboard *t, int64_t step, const char *tag, double value);
 // The values 0 .. count-1 weighted by load[i] (at least 0): expert i got load[i] of the tokens.
-qn_result qn_tensorboard_load(qn_tensorboard *t, int64_t step, const char *tag,
-                              const double *load, size_t count);
+qn_result qn_tensorboard_load(qn_tensorboard *t, int64_t step, const char *tag, const double *load,
+                              size_t count);
 qn_result qn_tensorboard_flush(qn_tensorboard *t);
 const char *qn_tensorboard_path(const qn_tensorboard *t);
 // Flushes and closes; the result is that of the flush.

@@ -34,7 +34,7 @@ static inline bool qn_param_decays(qn_param_kind kind)
 }
 
 // Writes the f32 tensors of several stores to one file, atomically: tensor t of stores[i] as
-// prefixes[i]t. Nothing is written when a store cannot be read.
+// prefixes[i]t; no prefix may be the beginning of another one. Nothing is written when a store cannot be read.
 struct qn_st_meta;
 qn_result qn_store_write_file(const qn_store *const *stores, const char *const *prefixes,
                               size_t count, const char *path, const struct qn_st_meta *meta,

@@ -124,11 +124,8 @@ qn_result qn_store_write_file(const qn_store *const *stores, const char *const *
         }
     const qn_safetensor *t = NULL;
     while (r == QN_OK && (r = qn_safetensors_next(w, &t)) == QN_OK && t) {
-        size_t s = 0; // the longest prefix that fits: an empty one fits everything
-        for (size_t i = 0; i < count; i++)
-            if (strncmp(t->name, prefixes[i], strlen(prefixes[i])) == 0 &&
-                strlen(prefixes[i]) >= strlen(prefixes[s]))
-                s = i;
+        size_t s = 0; // no prefix is the beginning of another one
+        while (strncmp(t->name, prefixes[s], strlen(prefixes[s])) != 0) s++;
         void *data = qn_malloc((size_t)t->size);
         r = data ? qn_store_read(stores[s], t->name + strlen(prefixes[s]), data, t->size)
                  : qn_no_memory((size_t)t->size);

@@ -8,9 +8,9 @@
 #include "mem.h"
 #include "text/pretokenize.h"
 
-#define QN_TOKEN_LIMIT (1 << 21)    // ids are below
+#define QN_TOKEN_LIMIT (1 << 21) // ids are below
 #define QN_TOKEN_BYTES_LIMIT (1 << 30)
-#define QN_ADDED_BYTES_LIMIT 256     // of one added token: what a position may cost to match
+#define QN_ADDED_BYTES_LIMIT 256 // of one added token: what a position may cost to match
 
 // Files spell each byte as a printable character: itself where it is one in Latin-1; the other 68
 // are U+0100 and on, in order.
@@ -47,7 +47,7 @@ struct qn_tokenizer {
     qn_strmap vocab;        // key -> id
     qn_merge *merges;       // by rank
     size_t merge_count, merge_capacity;
-    qn_pairmap ranks;       // (left, right) -> rank
+    qn_pairmap ranks; // (left, right) -> rank
     int32_t byte_id[256];
     int32_t *added; // ids, sorted by content
     size_t added_count, added_capacity;

@@ -109,8 +109,8 @@ static qn_result first_tokens(trainer *t)
         if (qn_utf8_valid(text, strlen(text)) != strlen(text))
             return qn_fail(QN_ERR_INVALID, "special token %zu is not valid UTF-8", i);
         QN_TRY(qn_bpe_add_vocab(k, text, strlen(text), (int64_t)i));
-        QN_TRY(qn_bpe_add_token(
-            k, &(qn_added){ .content = text, .id = (int64_t)i, .special = true }));
+        QN_TRY(
+            qn_bpe_add_token(k, &(qn_added){ .content = text, .id = (int64_t)i, .special = true }));
     }
     for (uint32_t c = 0, id = (uint32_t)o->special_count; id < o->special_count + 256; c++) {
         char key[4];
@@ -148,9 +148,8 @@ static qn_result gain(trainer *t, uint32_t at)
                           (uint32_t)t->pair_count, &p));
     if (p == t->pair_count) {
         QN_TRY(qn_grow((void **)&t->pairs, &t->pair_capacity, p + (size_t)1, sizeof *t->pairs));
-        t->pairs[t->pair_count++] = (pair){
-            .left = (uint32_t)left->id, .right = (uint32_t)right->id, .places = NONE
-        };
+        t->pairs[t->pair_count++] =
+            (pair){ .left = (uint32_t)left->id, .right = (uint32_t)right->id, .places = NONE };
     }
     pair *q = &t->pairs[p];
     QN_TRY(qn_grow((void **)&t->places, &t->place_capacity, t->place_count + 1, sizeof(place)));
@@ -369,8 +368,8 @@ qn_result qn_tokenizer_train(const void *text, size_t size, const qn_tokenizer_t
         qn_tokenizer_close(&t.tokenizer);
     qn_strmap_free(&t.word_of);
     qn_pairmap_free(&t.pair_of);
-    void *const owned[] = { t.words, t.symbols, t.pairs,   t.places, t.heap,
-                            t.grown, t.work,    t.spelled };
+    void *const owned[] = { t.words, t.symbols, t.pairs, t.places,
+                            t.heap,  t.grown,   t.work,  t.spelled };
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) qn_free(owned[i]);
     return r == QN_ERR_FORMAT ? QN_ERR_INVALID : r; // what a file would say wrong, opts say here
 }

@@ -87,7 +87,8 @@ qn_result qn_tokenizer_decode(const qn_tokenizer *t, const int32_t *ids, size_t 
     qn_token_stream s = { .tokenizer = t, .skip_special = opts && opts->skip_special };
     size_t size = out->size;
     qn_result r = QN_OK;
-    for (size_t i = 0; i < count && r == QN_OK; i++) r = push(&s, ids[i], opts && opts->repair, out);
+    for (size_t i = 0; i < count && r == QN_OK; i++)
+        r = push(&s, ids[i], opts && opts->repair, out);
     if (r == QN_OK) r = qn_token_stream_finish(&s, out);
     if (r != QN_OK) out->size = size;
     return r;

@@ -39,7 +39,8 @@ static bool has(const char *dir, const char *name)
 
 bool qn_golden_tokenizer_matches(const char *dir)
 {
-    return has(dir, "trainer_cases.json") || (has(dir, "tokenizer.json") && has(dir, "encodings.json"));
+    return has(dir, "trainer_cases.json") ||
+           (has(dir, "tokenizer.json") && has(dir, "encodings.json"));
 }
 
 static int hex_digit(char c)
@@ -221,8 +222,9 @@ static qn_result compare_corpus(const replay *r, qn_json root, const qn_mapping 
         snprintf(found, sizeof found, "%016" PRIx64, fingerprint(&b.got));
         bool good = !differ(&first, &b.want, detail, sizeof detail);
         if (good && (b.got.count != (size_t)count || strcmp(found, hash))) {
-            snprintf(detail, sizeof detail, "%zu ids with fingerprint %s, expected %" PRId64 ", %.20s",
-                     b.got.count, found, count, hash);
+            snprintf(detail, sizeof detail,
+                     "%zu ids with fingerprint %s, expected %" PRId64 ", %.20s", b.got.count, found,
+                     count, hash);
             good = false;
         }
         r->line(r->user, "corpus_fingerprint", good, detail);

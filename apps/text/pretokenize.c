@@ -9,14 +9,15 @@
 #include <stdio.h>
 #include <string.h>
 
-#define PATTERN_LIMIT 65536      // bytes
-#define MATCH_LIMIT 10000000     // backtracking steps of one match, PCRE2's own default
-#define HEAP_LIMIT (64 * 1024)   // KiB that a match without machine code may need
+#define PATTERN_LIMIT 65536    // bytes
+#define MATCH_LIMIT 10000000   // backtracking steps of one match, PCRE2's own default
+#define HEAP_LIMIT (64 * 1024) // KiB that a match without machine code may need
 
 static const struct {
     const char *name, *pattern;
 } patterns[] = {
-    { "gpt2", "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+" },
+    { "gpt2",
+      "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+" },
     { "llama3", "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}|"
                 " ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+" },
 };
@@ -229,8 +230,8 @@ static qn_result find_match(qn_pieces *p)
     if (n < 0) {
         PCRE2_UCHAR text[256] = "";
         pcre2_get_error_message(n, text, sizeof text);
-        return qn_fail(QN_ERR_UNSUPPORTED, "splitting pattern \"%.200s\": %s",
-                       p->splitter->pattern, (const char *)text);
+        return qn_fail(QN_ERR_UNSUPPORTED, "splitting pattern \"%.200s\": %s", p->splitter->pattern,
+                       (const char *)text);
     }
     const PCRE2_SIZE *found = pcre2_get_ovector_pointer(p->match);
     if (found[0] < p->at || found[1] <= found[0]) return QN_OK; // \K can move the beginning

@@ -26,7 +26,7 @@ typedef struct qn_pieces {
     struct pcre2_real_match_context_8 *context;
     const uint8_t *text;
     size_t size;
-    size_t at;               // where the next piece begins
+    size_t at;                  // where the next piece begins
     size_t match_at, match_end; // the match found ahead of it; empty: none yet
 } qn_pieces;
 qn_result qn_pieces_create(const qn_splitter *s, qn_pieces *out);

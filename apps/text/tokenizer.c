@@ -77,8 +77,7 @@ static uint64_t heap_pop(encoder *e)
 static uint32_t pair_rank(const encoder *e, uint32_t at)
 {
     const symbol *s = &e->symbols[at];
-    return qn_pairmap_find(&e->tokenizer->ranks, (uint32_t)s->id,
-                           (uint32_t)e->symbols[s->next].id);
+    return qn_pairmap_find(&e->tokenizer->ranks, (uint32_t)s->id, (uint32_t)e->symbols[s->next].id);
 }
 
 static void push_pair(encoder *e, uint32_t at, uint32_t size)
@@ -158,8 +157,7 @@ static qn_result grow_memos(encoder *e)
     e->memos = grown;
     e->memo_capacity = capacity;
     for (size_t i = 0; i < old_capacity; i++)
-        if (old[i].size)
-            *find_memo(e, e->text + old[i].at, old[i].size, old[i].hash) = old[i];
+        if (old[i].size) *find_memo(e, e->text + old[i].at, old[i].size, old[i].hash) = old[i];
     qn_free(old);
     return QN_OK;
 }
@@ -180,8 +178,11 @@ static qn_result encode_remembered(encoder *e, const uint8_t *piece, size_t size
     size_t before = out->count;
     QN_TRY(encode_piece(e, piece, size));
     if (e->memo_count == CACHE_PIECES) return QN_OK;
-    *m = (memo){ .at = (uint32_t)(piece - e->text), .size = (uint32_t)size, .hash = hash,
-                 .count = (uint32_t)(out->count - before), .token = before };
+    *m = (memo){ .at = (uint32_t)(piece - e->text),
+                 .size = (uint32_t)size,
+                 .hash = hash,
+                 .count = (uint32_t)(out->count - before),
+                 .token = before };
     e->memo_count++;
     return QN_OK;
 }

@@ -39,7 +39,9 @@ static qn_result expect_off(qn_json object, const char *key, const char *off)
     bool flag, good = false;
     switch (qn_json_kind_of(v)) {
     case QN_JSON_ABSENT:
-    case QN_JSON_NULL: good = true; break;
+    case QN_JSON_NULL:
+        good = true;
+        break;
     case QN_JSON_STRING:
         QN_TRY(qn_json_string(v, NULL, &text));
         good = !strcmp(text, off);
@@ -52,7 +54,8 @@ static qn_result expect_off(qn_json object, const char *key, const char *off)
         QN_TRY(qn_json_bool(v, NULL, &flag));
         good = !flag;
         break;
-    default: break;
+    default:
+        break;
     }
     return good ? QN_OK : unsupported(v, "this setting");
 }
@@ -351,8 +354,8 @@ static qn_result load_vocab(qn_tokenizer *t, const char *vocab, const char *merg
     if (qn_file_exists(added)) QN_TRY(read_added_map(t, added, &has_end));
     uint32_t end = qn_strmap_find(&t->vocab, end_of_text, strlen(end_of_text));
     if (end != QN_MAP_NONE && !has_end)
-        QN_TRY(qn_bpe_add_token(
-            t, &(qn_added){ .content = end_of_text, .id = end, .special = true }));
+        QN_TRY(
+            qn_bpe_add_token(t, &(qn_added){ .content = end_of_text, .id = end, .special = true }));
     QN_TRY(read_merge_lines(t, merges));
     return qn_bpe_finish(t, NULL);
 }

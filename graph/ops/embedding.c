@@ -75,7 +75,7 @@ static qn_result backward_embedding(qn_graph *g, const qn_node *n, const qn_tens
     ids = qn_reshape(g, ids, QN_SHAPE(qn_shape_count(ids->shape)));
     qn_sorted sorted = qn_counting_sort(g, ids, (int)n->in[0]->shape.dim[0]);
     if (sorted.order && sorted.offsets)
-        gin[0] = QN_OP1(g, &qn_op_embedding_grad, NULL, gout[0], sorted.order, sorted.offsets);
+        gin[0] = QN_OP1(g, &qn_op_embedding_grad, NULL, gout[0], ids, sorted.order, sorted.offsets);
     return QN_OK;
 }
 
@@ -93,16 +93,21 @@ const qn_tensor *qn_embedding(qn_graph *g, const qn_tensor *table, const qn_tens
     return table && ids ? QN_OP1(g, &qn_op_embedding, NULL, table, ids) : NULL;
 }
 
-// embedding_grad: inputs dy [.., C], order and offsets of the sorted ids -> [V, C].
+// embedding_grad: dy [.., C], ids [n], their order [n] and offsets [V + 1] -> [V, C].
+enum { DY, IDS, ORDER, OFFSETS };
+
 static qn_result infer_grad(const qn_node *n, const qn_device_info *dev, qn_shape *shape,
                             qn_dtype *dtype)
 {
     (void)dev;
-    QN_TRY(qn_expect_rows(n, 0, "dy"));
-    QN_TRY(qn_expect_dtype(n, 1, "order", QN_I32));
-    QN_TRY(qn_expect_dtype(n, 2, "offsets", QN_I32));
-    QN_TRY(qn_expect_shape(n, 1, "order", QN_SHAPE(qn_shape_rows(n->in[0]->shape))));
-    shape[0] = QN_SHAPE(qn_shape_count(n->in[2]->shape) - 1, qn_shape_last(n->in[0]->shape));
+    qn_shape positions = QN_SHAPE(qn_shape_rows(n->in[DY]->shape));
+    QN_TRY(qn_expect_rows(n, DY, "dy"));
+    QN_TRY(qn_expect_dtype(n, IDS, "ids", QN_I32));
+    QN_TRY(qn_expect_dtype(n, ORDER, "order", QN_I32));
+    QN_TRY(qn_expect_dtype(n, OFFSETS, "offsets", QN_I32));
+    QN_TRY(qn_expect_shape(n, IDS, "ids", positions));
+    QN_TRY(qn_expect_shape(n, ORDER, "order", positions));
+    shape[0] = QN_SHAPE(qn_shape_count(n->in[OFFSETS]->shape) - 1, qn_shape_last(n->in[DY]->shape));
     dtype[0] = QN_F32;
     return QN_OK;
 }
@@ -113,36 +118,37 @@ static qn_result record_grad_part(qn_recorder *r, const qn_node *n, const embedd
 {
     const qn_device_info *dev = qn_recorder_device(r);
     bool flat = dev->kernel_class == QN_CLASS_FLAT;
-    uint64_t row = (uint64_t)args->width * 4,
-             columns = args->width % 4 ? args->width : args->width / 4;
+    uint64_t row = (uint64_t)args->width * 4;
+    uint64_t columns = args->width % 4 ? args->width : args->width / 4;
     uint64_t lanes = flat ? (uint64_t)dev->subgroup_size * COLUMNS_FLAT : 64;
-    uint64_t rows_at_once = flat ? 8 : 1; // so that a group of mostly unused rows is worth starting
-    uint64_t groups = smaller(qn_div_up(args->rows, rows_at_once), dev->max_groups);
+    uint64_t groups = smaller(args->count, dev->max_groups);
     return qn_record(
         r, &(qn_dispatch){
                .kernel = QN_K_embedding_grad,
-               .buffers = { qn_at(r, n->in[1]), qn_at(r, n->in[2]),
-                            qn_at_rows(r, n->in[0], args->from, args->to - args->from, row),
+               .buffers = { qn_at(r, n->in[IDS]), qn_at(r, n->in[ORDER]), qn_at(r, n->in[OFFSETS]),
+                            qn_at_rows(r, n->in[DY], args->from, args->to - args->from, row),
                             qn_at_rows(r, n->out[0], args->first, args->rows, row) },
                .args = args,
                .args_size = sizeof *args,
                .constants = { args->width % 4 != 0, part },
                .groups = { qn_div_up(columns, lanes), (uint32_t)groups, 1 },
-               .rounds = args->to - args->from + 1000,
+               .rounds = args->to - args->from + qn_div_up(args->count, groups) + 1,
            });
 }
 
 static qn_result record_grad(qn_recorder *r, const qn_node *n)
 {
     const qn_device_info *dev = qn_recorder_device(r);
-    uint64_t positions = (uint64_t)qn_shape_rows(n->in[0]->shape);
+    uint64_t positions = (uint64_t)qn_shape_rows(n->in[DY]->shape);
     uint64_t rows = (uint64_t)n->out[0]->shape.dim[0], width = (uint64_t)n->out[0]->shape.dim[1];
     uint64_t window = bindable_rows(dev, rows, width * 4);
     uint64_t part = smaller(bindable_rows(dev, positions, width * 4),
                             MOST_POSITIONS / WINDOW_ROWS * WINDOW_ROWS);
+    QN_TRY(qn_record_fill(r, qn_at(r, n->out[0]), 0));
     for (uint64_t first = 0; first < rows; first += window)
         for (uint64_t from = 0; from < positions; from += part) {
             embedding_grad_args args = {
+                .count = (u32)positions,
                 .rows = (u32)smaller(window, rows - first),
                 .width = (u32)width,
                 .first = (u32)first,
@@ -156,7 +162,7 @@ static qn_result record_grad(qn_recorder *r, const qn_node *n)
 
 const qn_op_def qn_op_embedding_grad = {
     .name = "embedding_grad",
-    .inputs = 3,
+    .inputs = 4,
     .outputs = 1,
     .infer = infer_grad,
     .record = record_grad,

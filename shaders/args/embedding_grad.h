@@ -1,4 +1,5 @@
 QN_ARGS_BEGIN(embedding_grad)
+    u32 count; // positions
     u32 rows;  // of this window of the table
     u32 width; // columns
     u32 first; // row of the table at which the window starts

@@ -4,6 +4,7 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "types.glsl"
+#include "math.glsl"
 #include "args.h"
 #include "args/stickbreaking.h"
 
@@ -40,7 +41,7 @@ void main()
                 uint j = quad * 4u + c;
                 bool see = j < visible;
                 if (KEEP) see = see && keep[hidden + min(j, a.keys - 1u)] != 0;
-                float e = exp(-abs(logit[c])), near = 1.0 / (1.0 + e), far = e * near;
+                float e = exp_exact(-abs(logit[c])), near = 1.0 / (1.0 + e), far = e * near;
                 bool positive = logit[c] >= 0.0;
                 float up = positive ? near : far, down = positive ? far : near;
                 slope[c] = see ? g[c] * down - up * older : 0.0;

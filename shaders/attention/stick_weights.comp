@@ -36,12 +36,12 @@ void main()
         if (quad < extent) logit = LOAD4(z, base + quad);
         [[unroll]] for (uint c = 0; c < 4; c++) {
             if (KEEP && see[c]) see[c] = keep[hidden + quad * 4u + c] != 0;
-            weight[c] = min(logit[c], 0.0) - log1p_unit(exp(-abs(logit[c])));
-            cost[c] = see[c] ? max(logit[c], 0.0) + log1p_unit(exp(-abs(logit[c]))) : 0.0;
+            weight[c] = min(logit[c], 0.0) - log1p_unit(exp_exact(-abs(logit[c])));
+            cost[c] = see[c] ? max(logit[c], 0.0) + log1p_unit(exp_exact(-abs(logit[c]))) : 0.0;
         }
         float all, newer = stick_before(lane, cost.x + cost.y + cost.z + cost.w, all) + used_up;
         [[unroll]] for (int c = 3; c >= 0; c--) {
-            weight[c] = see[c] ? exp(weight[c] - newer) : 0.0;
+            weight[c] = see[c] ? exp_exact(weight[c] - newer) : 0.0;
             newer += cost[c];
         }
         if (quad < extent) w[base + quad] = weight;
@@ -49,5 +49,5 @@ void main()
     }
     uint b = pair / a.heads, h = pair % a.heads;
     uint r = b * a.tokens * a.slots + a.first_row + row;
-    if (lane == 0u && (a.flags & STICK_REM) != 0u) rem[r * a.heads + h] = exp(-used_up);
+    if (lane == 0u && (a.flags & STICK_REM) != 0u) rem[r * a.heads + h] = exp_exact(-used_up);
 }

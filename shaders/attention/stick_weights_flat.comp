@@ -38,8 +38,8 @@ void main()
                 uint j = quad * 4u + uint(c);
                 bool see = j < visible;
                 if (KEEP) see = see && keep[hidden + min(j, a.keys - 1u)] != 0;
-                float tail = log1p_unit(exp(-abs(logit[c])));
-                weight[c] = see ? exp(min(logit[c], 0.0) - tail + used_up) : 0.0;
+                float tail = log1p_unit(exp_exact(-abs(logit[c])));
+                weight[c] = see ? exp_exact(min(logit[c], 0.0) - tail + used_up) : 0.0;
                 used_up -= see ? max(logit[c], 0.0) + tail : 0.0;
             }
             if (inside && quad < extent) w[base + quad] = weight;
@@ -47,5 +47,5 @@ void main()
     }
     uint b = pair / a.heads, h = pair % a.heads;
     uint r = b * a.tokens * a.slots + a.first_row + row;
-    if (inside && (a.flags & STICK_REM) != 0u) rem[r * a.heads + h] = exp(used_up);
+    if (inside && (a.flags & STICK_REM) != 0u) rem[r * a.heads + h] = exp_exact(used_up);
 }

@@ -2,6 +2,7 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "types.glsl"
+#include "math.glsl"
 #include "each.glsl"
 #include "reduce.glsl"
 #include "args.h"
@@ -21,7 +22,7 @@ bool counts;
 
 vec4 value(uint i, uint row)
 {
-    vec4 p = exp(LOAD_ROW(x, i, row, shift) - shift);
+    vec4 p = exp_exact(LOAD_ROW(x, i, row, shift) - shift);
     p -= vec4(equal(4 * i + uvec4(0, 1, 2, 3), uvec4(hit)));
     return counts ? p * scale : vec4(0.0);
 }

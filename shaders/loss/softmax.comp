@@ -21,7 +21,7 @@ float top, scale, shift; // of the row
 vec4 value(uint i, uint row)
 {
     vec4 v = LOAD_ROW(x, i, row, top) - top;
-    return LOGARITHM == 1 ? v - shift : exp(v) * scale;
+    return LOGARITHM == 1 ? v - shift : exp_exact(v) * scale;
 }
 
 void main()

@@ -4,6 +4,7 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "types.glsl"
+#include "math.glsl"
 #include "each.glsl"
 #include "reduce.glsl"
 #include "args.h"
@@ -21,7 +22,7 @@ float sum; // of the row
 vec4 value(uint i, uint row)
 {
     vec4 g = LOAD_ROW(dy, i, row, 0.0), v = LOAD_ROW(y, i, row, 0.0);
-    return LOGARITHM == 1 ? g - exp(v) * sum : v * (g - sum);
+    return LOGARITHM == 1 ? g - exp_exact(v) * sum : v * (g - sum);
 }
 
 void main()

@@ -37,7 +37,7 @@ struct Softmax {
     float top, scale; // probability of z: exp(z - top) * scale
 };
 
-float probability(Softmax s, float z) { return exp(z - s.top) * s.scale; }
+float probability(Softmax s, float z) { return exp_exact(z - s.top) * s.scale; }
 
 Softmax softmax(uint row)
 {
@@ -45,10 +45,10 @@ Softmax softmax(uint row)
     for (uint c = 1u; c < row_chunks(); c++) s.top = max(s.top, max4(ROW4(logits, row, c)));
     vec4 sum = vec4(0.0);
     for (uint c = 0u; c < row_chunks(); c++)
-        sum += exp(ROW4(logits, row, c) - s.top) * row_mask(c);
+        sum += exp_exact(ROW4(logits, row, c) - s.top) * row_mask(c);
     s.scale = 1.0 / sum4(sum);
     for (uint c = 0u; c < row_chunks(); c++)
-        STORE_ROW4(probs, row, c, exp(ROW4(logits, row, c) - s.top) * s.scale)
+        STORE_ROW4(probs, row, c, exp_exact(ROW4(logits, row, c) - s.top) * s.scale)
     return s;
 }
 

@@ -18,7 +18,7 @@ struct RowStats {
             stats.top = max(stats.top, max4(ROW4(name, row, c)));                                  \
         vec4 sum_ = vec4(0.0), moment_ = vec4(0.0);                                                \
         for (uint c = 0u; c < row_chunks(); c++) {                                                 \
-            vec4 z_ = ROW4(name, row, c) - stats.top, e_ = exp(z_) * row_mask(c);                  \
+            vec4 z_ = ROW4(name, row, c) - stats.top, e_ = exp_exact(z_) * row_mask(c);                  \
             sum_ += e_;                                                                            \
             moment_ += e_ * z_;                                                                    \
         }                                                                                          \

@@ -26,10 +26,10 @@ void main()
     ROW_STATS(logits, row, r)
     vec4 sum = vec4(0.0);
     for (uint c = 0u; c < row_chunks(); c++)
-        sum += exp(ROW4(logits, row, c) - r.top - r.spread) * ROW4(coef, 0u, c) * row_mask(c);
+        sum += exp_exact(ROW4(logits, row, c) - r.top - r.spread) * ROW4(coef, 0u, c) * row_mask(c);
     float mean = sum4(sum), n = float(a.rows), scale = dloss[0];
     for (uint c = 0u; c < row_chunks(); c++) {
-        vec4 log_p = ROW4(logits, row, c) - r.top - r.spread, p = exp(log_p);
+        vec4 log_p = ROW4(logits, row, c) - r.top - r.spread, p = exp_exact(log_p);
         vec4 inner = ROW4(coef, 0u, c) - mean;
         if (KIND == MI) inner -= (log_p + (r.spread - r.mean)) / n;
         if (KIND == SWITCH) inner += 2.0 * Z_WEIGHT * (r.top + r.spread) / n;

@@ -14,7 +14,8 @@
 static inline int scratch_make(void **state)
 {
     (void)state;
-    return qn_remove_tree(QN_SCRATCH_DIR) == QN_OK && qn_make_dirs(QN_SCRATCH_DIR) == QN_OK ? 0 : -1;
+    return qn_remove_tree(QN_SCRATCH_DIR) == QN_OK && qn_make_dirs(QN_SCRATCH_DIR) == QN_OK ? 0
+                                                                                            : -1;
 }
 
 static inline int scratch_remove(void **state)

@@ -129,12 +129,15 @@ static void test_misuse(void **state)
         { { "help", "versoin" }, "unknown command 'versoin'; did you mean 'version'?" },
         { { "info", "--kernel" }, "info: unknown option '--kernel'; did you mean '--kernels'?" },
         { { "--jsno", "info" }, "unknown option '--jsno'; did you mean '--json'?" },
-        { { "info", "--seed", "-1" }, "--seed: found '-1', expected a whole number from 0 to 2147483647" },
+        { { "info", "--seed", "-1" },
+          "--seed: found '-1', expected a whole number from 0 to 2147483647" },
         { { "info", "--seed" }, "--seed: found nothing, expected a value: --seed N" },
-        { { "info", "--hide=subgrup" }, "--hide: found 'subgrup', expected a capability; did you mean 'subgroup'?" },
+        { { "info", "--hide=subgrup" },
+          "--hide: found 'subgrup', expected a capability; did you mean 'subgroup'?" },
         { { "info", "extra" }, "info: found 1 arguments, expected none" },
         { { "completion" }, "completion: found 0 arguments, expected bash|zsh|fish" },
-        { { "completion", "basj" }, "found 'basj', expected bash, zsh or fish; did you mean 'bash'?" },
+        { { "completion", "basj" },
+          "found 'basj', expected bash, zsh or fish; did you mean 'bash'?" },
         { { "\x1b[2J" }, "unknown command '?[2J'" },
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -169,7 +172,9 @@ static void test_version(void **state)
 static void test_no_driver(void **state)
 {
     (void)state;
-    static char *const commands[][3] = { { "info" }, { "info", "--json" }, { "check" }, { "check", "--json" } };
+    static char *const commands[][3] = {
+        { "info" }, { "info", "--json" }, { "check" }, { "check", "--json" }
+    };
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
         RUN_BARE(commands[i][0], commands[i][1]);
         assert_int_equal(status, QN_EXIT_NO_DEVICE);
@@ -292,11 +297,12 @@ static void test_completion(void **state)
     char command[1024];
     RUN("completion", "bash");
     assert_int_equal(status, QN_EXIT_DONE);
-    snprintf(command, sizeof command,
-             "bash -c 'source %s && complete_it() { COMP_WORDS=(\"$@\") COMP_CWORD=$(($# - 1)); _quoin "
-             "2>/dev/null; echo \"${COMPREPLY[*]}\"; } && complete_it quoin ver && "
-             "complete_it quoin completion f && complete_it quoin info --ker' >%s.words",
-             OUT, OUT);
+    snprintf(
+        command, sizeof command,
+        "bash -c 'source %s && complete_it() { COMP_WORDS=(\"$@\") COMP_CWORD=$(($# - 1)); _quoin "
+        "2>/dev/null; echo \"${COMPREPLY[*]}\"; } && complete_it quoin ver && "
+        "complete_it quoin completion f && complete_it quoin info --ker' >%s.words",
+        OUT, OUT);
     if (system("bash -c true >/dev/null 2>&1") == 0) {
         assert_int_equal(system(command), 0);
         char *words;

@@ -13,7 +13,8 @@ static qn_result parse(const char *text, qn_json_doc **out)
 
 static const char sample[] =
     "{\"n_layer\": 24, \"rate\": 3e-4, \"tied\": false, \"name\": \"a\\u00e9\\ud83d\\ude00\\n\",\n"
-    " \"list\": [1, -2, [true, null]], \"empty\": {}, \"none\": null, \"deep\": {\"x\": {\"y\": []}}}";
+    " \"list\": [1, -2, [true, null]], \"empty\": {}, \"none\": null, \"deep\": {\"x\": {\"y\": "
+    "[]}}}";
 
 static void values_are_read(void **state)
 {
@@ -68,7 +69,8 @@ static void defaults_stand_for_absent_and_null(void **state)
     assert_null(qn_json_first(v).node);
     assert_ok(qn_json_object_or(root, "none", &v));
     assert_null(v.node);
-    assert_fails(qn_json_int_or(root, "tied", 0, 9, 7, &n), QN_ERR_FORMAT, "t.json: tied: found false");
+    assert_fails(qn_json_int_or(root, "tied", 0, 9, 7, &n), QN_ERR_FORMAT,
+                 "t.json: tied: found false");
     qn_json_close(&doc);
 }
 
@@ -218,7 +220,8 @@ static void nul_characters_survive(void **state)
     qn_json v = qn_json_first(qn_json_root(doc));
     assert_fails(qn_json_string(v, NULL, &s), QN_ERR_FORMAT, "t.json: [0]: a NUL character");
     assert_ok(qn_json_nul_string(v, NULL, &s));
-    assert_string_equal(s, "a\xC0\x80" "b");
+    assert_string_equal(s, "a\xC0\x80"
+                           "b");
     assert_ok(qn_json_string(qn_json_next(v), NULL, &s));
     assert_string_equal(s, "\\u0000");
     qn_json_writer w = { .compact = true };
@@ -233,7 +236,9 @@ static void a_byte_order_mark_is_skipped(void **state)
     (void)state;
     qn_json_doc *doc;
     int64_t n;
-    assert_ok(parse("\xEF\xBB\xBF" "7", &doc));
+    assert_ok(parse("\xEF\xBB\xBF"
+                    "7",
+                    &doc));
     assert_ok(qn_json_int(qn_json_root(doc), NULL, 0, 9, &n));
     assert_int_equal(n, 7);
     qn_json_close(&doc);
@@ -292,8 +297,8 @@ static void what_is_written_reads_back(void **state)
 static void numbers_and_escapes_are_exact(void **state)
 {
     (void)state;
-    static const double numbers[] = { 0.1, 1.0 / 3, 1e-300, 5e-324, 1.7976931348623157e308, -2.5,
-                                      1e15, 123456789.125 };
+    static const double numbers[] = { 0.1,  1.0 / 3, 1e-300,       5e-324, 1.7976931348623157e308,
+                                      -2.5, 1e15,    123456789.125 };
     const char *text = "q\"b\\c\x01\x1f\x7f\b\f\n\r\t\xC3\xA9";
     qn_json_writer w = { .compact = true };
     setlocale(LC_NUMERIC, "de_DE.UTF-8"); // where there is such a locale
@@ -338,7 +343,8 @@ static qn_result parse_and_write(void *state)
     (void)state;
     qn_json_doc *doc = NULL;
     qn_json_writer w = { 0 };
-    static const char text[] = "{\"a\": [1, 2, {\"b\": \"x\\u0000\"}], \"c\": {\"d\": null, \"e\": 1}}";
+    static const char text[] =
+        "{\"a\": [1, 2, {\"b\": \"x\\u0000\"}], \"c\": {\"d\": null, \"e\": 1}}";
     QN_TRY(qn_json_parse("t", text, sizeof text - 1, NULL, &doc));
     qn_json_put_value(&w, NULL, qn_json_find(qn_json_root(doc), "c"));
     qn_result r = w.status;
@@ -369,8 +375,8 @@ static void utf8_is_strict(void **state)
     static const struct {
         const char *bytes;
         int step;
-    } bad[] = { { "\x80", -1 },         { "\xC1\xBF", -1 },         { "\xE0\x9F\x80", -1 },
-                { "\xE2\x82(", -2 },    { "\xED\xA0\x80", -1 },     { "\xF0\x8F\x80\x80", -1 },
+    } bad[] = { { "\x80", -1 },          { "\xC1\xBF", -1 },         { "\xE0\x9F\x80", -1 },
+                { "\xE2\x82(", -2 },     { "\xED\xA0\x80", -1 },     { "\xF0\x8F\x80\x80", -1 },
                 { "\xF0\x9F\x98(", -3 }, { "\xF4\x90\x80\x80", -1 }, { "\xF5", -1 },
                 { "\xC3(", -1 } };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)

@@ -81,8 +81,10 @@ static void test_json(void **state)
 {
     (void)state;
     expect(QN_REPORT_JSON, 3,
-           "{\"name\":\"caf\xc3\xa9\",\"step_time\":0.123456789,\"tokens\":-5,\"memory\":1536,\"ok\":true}\n"
-           "{\"name\":\"a,\\\"b\\\"\\n\\u001b\",\"step_time\":null,\"tokens\":1234567,\"memory\":0,\"ok\":false}\n"
+           "{\"name\":\"caf\xc3\xa9\",\"step_time\":0.123456789,\"tokens\":-5,\"memory\":1536,"
+           "\"ok\":true}\n"
+           "{\"name\":\"a,\\\"b\\\"\\n\\u001b\",\"step_time\":null,\"tokens\":1234567,\"memory\":0,"
+           "\"ok\":false}\n"
            "{\"name\":null,\"step_time\":null,\"tokens\":null,\"memory\":null,\"ok\":null}\n");
     expect(QN_REPORT_JSON, 0, "");
 }
@@ -138,7 +140,8 @@ static void test_progress_line(void **state)
     qn_progress_format(&p, NULL, 80, text, sizeof text);
     assert_string_equal(text, "train 1000/1000 steps 99%");
     qn_progress_format(&p, "\xc3\xa9\xc3\xa9\xc3\xa9", 29, text, sizeof text);
-    assert_string_equal(text, "train 1000/1000 steps 99%  \xc3\xa9\xc3\xa9"); // cut between characters
+    assert_string_equal(text,
+                        "train 1000/1000 steps 99%  \xc3\xa9\xc3\xa9"); // cut between characters
 }
 
 static void test_durations(void **state)

@@ -25,11 +25,16 @@ typedef struct plan {
     int64_t dim[3];
 } plan;
 static const plan plans[] = {
-    { "half", QN_ST_F16, 2, { 3, 5 } },  { "byte", QN_ST_U8, 1, { 7 } },
-    { "wide", QN_ST_F64, 0, { 0 } },     { "ints", QN_ST_I64, 3, { 2, 1, 2 } },
-    { "flag", QN_ST_BOOL, 1, { 3 } },    { "none", QN_ST_F32, 2, { 4, 0 } },
-    { "brain", QN_ST_BF16, 1, { 9 } },   { "float", QN_ST_F32, 2, { 2, 3 } },
-    { "short", QN_ST_I16, 1, { 1 } },    { "small", QN_ST_I8, 1, { 2 } },
+    { "half", QN_ST_F16, 2, { 3, 5 } },
+    { "byte", QN_ST_U8, 1, { 7 } },
+    { "wide", QN_ST_F64, 0, { 0 } },
+    { "ints", QN_ST_I64, 3, { 2, 1, 2 } },
+    { "flag", QN_ST_BOOL, 1, { 3 } },
+    { "none", QN_ST_F32, 2, { 4, 0 } },
+    { "brain", QN_ST_BF16, 1, { 9 } },
+    { "float", QN_ST_F32, 2, { 2, 3 } },
+    { "short", QN_ST_I16, 1, { 1 } },
+    { "small", QN_ST_I8, 1, { 2 } },
     { "i32 \"\xC3\xA9\"", QN_ST_I32, 1, { 5 } },
 };
 enum { PLANS = sizeof plans / sizeof *plans };
@@ -48,8 +53,7 @@ static qn_result write_plans(const char *path, uint64_t limit, bool backwards)
     const qn_safetensor *t = NULL;
     while (r == QN_OK && (r = qn_safetensors_next(w, &t)) == QN_OK && t) {
         uint8_t byte = (uint8_t)t->name[0] & 63;
-        for (uint64_t i = 0; i < t->size && r == QN_OK; i++)
-            r = qn_safetensors_write(w, &byte, 1);
+        for (uint64_t i = 0; i < t->size && r == QN_OK; i++) r = qn_safetensors_write(w, &byte, 1);
     }
     if (r == QN_OK) return qn_safetensors_commit(&w);
     qn_safetensors_abandon(&w);
@@ -152,8 +156,10 @@ static void an_empty_file_is_a_file(void **state)
 static void values_are_converted(void **state)
 {
     (void)state;
-    static const uint16_t half[] = { 0x3C00, 0xC000, 0x0001, 0x83FF, 0x0400, 0x7BFF, 0x7C00, 0x7E01, 0x8000 };
-    static const double half_values[] = { 1, -2, 0x1p-24, -0x3FFp-24, 0x1p-14, 65504, INFINITY, NAN, -0.0 };
+    static const uint16_t half[] = { 0x3C00, 0xC000, 0x0001, 0x83FF, 0x0400,
+                                     0x7BFF, 0x7C00, 0x7E01, 0x8000 };
+    static const double half_values[] = { 1,     -2,       0x1p-24, -0x3FFp-24, 0x1p-14,
+                                          65504, INFINITY, NAN,     -0.0 };
     static const uint16_t brain[] = { 0x3F80, 0xC040, 0x0001, 0x7F80 };
     static const double brain_values[] = { 1, -3, 0x1p-133, INFINITY };
     qn_safetensor h = { .name = "h", .dtype = QN_ST_F16, .count = 9, .data = half };
@@ -216,24 +222,44 @@ static void lying_headers_are_refused(void **state)
         { "{} x", "line 1, column 4", 0 },
         { "{\"a\":1}", "a: found 1, expected an object", 0 },
         { "{\"a\":{}}", "a.dtype: missing", 0 },
-        { "{\"a\":{\"dtype\":\"F8_E4M3\"}}", "a: dtype \"F8_E4M3\" is not supported; expected one", 0 },
+        { "{\"a\":{\"dtype\":\"F8_E4M3\"}}", "a: dtype \"F8_E4M3\" is not supported; expected one",
+          0 },
         { "{\"a\":{\"dtype\":\"F32\",\"shape\":4}}", "a.shape: found 4, expected an array", 4 },
-        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[-1],\"data_offsets\":[0,4]}}", "a.shape[0]: found -1", 4 },
-        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1.5],\"data_offsets\":[0,6]}}", "a.shape[0]: found 1.5", 6 },
-        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,4]}}", "span 4 bytes, but dtype and shape need 8", 4 },
-        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", "end at byte 8 of data, but the file has 7", 7 },
-        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8,0]}}", "a.data_offsets[1]: found 0, expected an integer of at least 8", 8 },
-        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0]}}", "expected [begin, end]", 8 },
-        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8,9]}}", "expected [begin, end]", 8 },
-        { "{\"a\":{\"dtype\":\"U8\",\"shape\":[4294967296,4294967296,2],\"data_offsets\":[0,0]}}", "more elements", 0 },
-        { "{\"a\":{\"dtype\":\"F64\",\"shape\":[4294967296,1073741824],\"data_offsets\":[0,0]}}", "more bytes", 0 },
-        { "{\"a\":{\"dtype\":\"U8\",\"shape\":[1,1,1,1,1,1,1,1,1],\"data_offsets\":[0,1]}}", "found 9 dimensions, expected at most 8", 1 },
-        { "{\"a\":{\"dtype\":\"U8\",\"shape\":[9007199254740993],\"data_offsets\":[0,1]}}", "a.shape[0]", 1 },
-        { "{\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]},\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[2,4]}}", "\"a\" is there twice", 4 },
-        { "{\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]},\"b\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[1,3]}}", "tensor b: its data overlaps that of a", 3 },
-        { "{\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]},\"b\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]}}", "overlaps", 2 },
-        { "{\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[1,3]}}", "tensor a: bytes 0 to 1 before it belong to no tensor", 3 },
-        { "{\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]}}", "3 bytes behind the last tensor", 5 },
+        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[-1],\"data_offsets\":[0,4]}}",
+          "a.shape[0]: found -1", 4 },
+        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1.5],\"data_offsets\":[0,6]}}",
+          "a.shape[0]: found 1.5", 6 },
+        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,4]}}",
+          "span 4 bytes, but dtype and shape need 8", 4 },
+        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}",
+          "end at byte 8 of data, but the file has 7", 7 },
+        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8,0]}}",
+          "a.data_offsets[1]: found 0, expected an integer of at least 8", 8 },
+        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0]}}", "expected [begin, end]",
+          8 },
+        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8,9]}}",
+          "expected [begin, end]", 8 },
+        { "{\"a\":{\"dtype\":\"U8\",\"shape\":[4294967296,4294967296,2],\"data_offsets\":[0,0]}}",
+          "more elements", 0 },
+        { "{\"a\":{\"dtype\":\"F64\",\"shape\":[4294967296,1073741824],\"data_offsets\":[0,0]}}",
+          "more bytes", 0 },
+        { "{\"a\":{\"dtype\":\"U8\",\"shape\":[1,1,1,1,1,1,1,1,1],\"data_offsets\":[0,1]}}",
+          "found 9 dimensions, expected at most 8", 1 },
+        { "{\"a\":{\"dtype\":\"U8\",\"shape\":[9007199254740993],\"data_offsets\":[0,1]}}",
+          "a.shape[0]", 1 },
+        { "{\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]},\"a\":{\"dtype\":\"U8\","
+          "\"shape\":[2],\"data_offsets\":[2,4]}}",
+          "\"a\" is there twice", 4 },
+        { "{\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]},\"b\":{\"dtype\":\"U8\","
+          "\"shape\":[2],\"data_offsets\":[1,3]}}",
+          "tensor b: its data overlaps that of a", 3 },
+        { "{\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]},\"b\":{\"dtype\":\"U8\","
+          "\"shape\":[2],\"data_offsets\":[0,2]}}",
+          "overlaps", 2 },
+        { "{\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[1,3]}}",
+          "tensor a: bytes 0 to 1 before it belong to no tensor", 3 },
+        { "{\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]}}",
+          "3 bytes behind the last tensor", 5 },
         { "{}", "1 bytes behind the last tensor", 1 },
         { "{\"__metadata__\":{\"x\":1}}", "__metadata__.x: found 1, expected a string", 0 },
         { "{\"__metadata__\":[]}", "__metadata__: found an array", 0 },
@@ -248,9 +274,11 @@ static void lying_headers_are_refused(void **state)
         assert_null(s);
     }
     qn_safetensors *s;
-    put_file("fine.safetensors", "{\"a\":{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[2,3]},\"z\":{"
+    put_file("fine.safetensors",
+             "{\"a\":{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[2,3]},\"z\":{"
              "\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[2,2]},\"b\":{\"dtype\":\"I16\","
-             "\"shape\":[1],\"data_offsets\":[0,2]}}   ", 3);
+             "\"shape\":[1],\"data_offsets\":[0,2]}}   ",
+             3);
     assert_ok(qn_safetensors_open(scratch("fine.safetensors"), &s));
     assert_int_equal(*(const uint8_t *)qn_safetensors_find(s, "a")->data, 2);
     qn_safetensors_close(&s);
@@ -259,14 +287,17 @@ static void lying_headers_are_refused(void **state)
 static void lying_lengths_are_refused(void **state)
 {
     (void)state;
-    static const uint64_t lengths[] = { 0, 1, 3, 17, 100 << 20, UINT64_MAX, UINT64_MAX - 7, (uint64_t)1 << 63 };
+    static const uint64_t lengths[] = {
+        0, 1, 3, 17, 100 << 20, UINT64_MAX, UINT64_MAX - 7, (uint64_t)1 << 63
+    };
     for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
         uint8_t file[24] = { 0 };
         for (int b = 0; b < 8; b++) file[b] = (uint8_t)(lengths[i] >> 8 * b);
         memcpy(file + 8, "{}              ", 16);
         qn_safetensors *s;
         scratch_write("length.safetensors", file, sizeof file);
-        assert_fails(qn_safetensors_open(scratch("length.safetensors"), &s), QN_ERR_FORMAT, "length");
+        assert_fails(qn_safetensors_open(scratch("length.safetensors"), &s), QN_ERR_FORMAT,
+                     "length");
     }
 }
 
@@ -316,18 +347,22 @@ static void lying_indexes_are_refused(void **state)
     } cases[] = {
         { "{}", "weight_map: missing, expected an object", QN_ERR_FORMAT },
         { "{\"weight_map\":{\"a\":1}}", "weight_map.a: found 1", QN_ERR_FORMAT },
-        { "{\"weight_map\":{\"a\":\"../fine.safetensors\"}}", "is not a plain file name", QN_ERR_FORMAT },
+        { "{\"weight_map\":{\"a\":\"../fine.safetensors\"}}", "is not a plain file name",
+          QN_ERR_FORMAT },
         { "{\"weight_map\":{\"a\":\"/etc/passwd\"}}", "is not a plain file name", QN_ERR_FORMAT },
         { "{\"weight_map\":{\"a\":\"x\\\\y\"}}", "is not a plain file name", QN_ERR_FORMAT },
         { "{\"weight_map\":{\"a\":\"C:x\"}}", "is not a plain file name", QN_ERR_FORMAT },
         { "{\"weight_map\":{\"a\":\"..\"}}", "is not a plain file name", QN_ERR_FORMAT },
         { "{\"weight_map\":{\"a\":\"\"}}", "is not a plain file name", QN_ERR_FORMAT },
         { "{\"weight_map\":{\"a\":\"gone.safetensors\"}}", "gone.safetensors", QN_ERR_IO },
-        { "{\"weight_map\":{\"q\":\"one.safetensors\"}}", "weight_map.q: one.safetensors has no such tensor", QN_ERR_FORMAT },
-        { "{\"weight_map\":{\"a\":\"one.safetensors\",\"a\":\"one.safetensors\"}}", "is there twice", QN_ERR_FORMAT },
+        { "{\"weight_map\":{\"q\":\"one.safetensors\"}}",
+          "weight_map.q: one.safetensors has no such tensor", QN_ERR_FORMAT },
+        { "{\"weight_map\":{\"a\":\"one.safetensors\",\"a\":\"one.safetensors\"}}",
+          "is there twice", QN_ERR_FORMAT },
         { "{\"weight_map\":{\"a\":\"lies.index.json\"}}", "lies.index.json", QN_ERR_FORMAT },
     };
-    put_file("one.safetensors", "{\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]}}", 2);
+    put_file("one.safetensors", "{\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]}}",
+             2);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         qn_safetensors *s = NULL;
         scratch_write_text("lies.index.json", cases[i].index);
@@ -414,10 +449,12 @@ static void misuse_of_the_writer_is_refused(void **state)
     assert_fails(qn_safetensors_commit(&w), QN_ERR_INVALID, "tensor a: no data was written");
 
     const qn_st_meta twice[] = { { "k", "1" }, { "k", "2" } }, broken[] = { { "k", "\xFF" } };
-    assert_fails(qn_safetensors_create(path, &(qn_safetensors_opts){ .meta = twice, .meta_count = 2 }, &w),
-                 QN_ERR_INVALID, "metadata k is there twice");
-    assert_fails(qn_safetensors_create(path, &(qn_safetensors_opts){ .meta = broken, .meta_count = 1 }, &w),
-                 QN_ERR_INVALID, "metadata 0");
+    assert_fails(
+        qn_safetensors_create(path, &(qn_safetensors_opts){ .meta = twice, .meta_count = 2 }, &w),
+        QN_ERR_INVALID, "metadata k is there twice");
+    assert_fails(
+        qn_safetensors_create(path, &(qn_safetensors_opts){ .meta = broken, .meta_count = 1 }, &w),
+        QN_ERR_INVALID, "metadata 0");
     assert_int_equal(scratch_count(), before); // nothing was left behind
 }
 

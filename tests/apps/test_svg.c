@@ -62,7 +62,7 @@ static size_t count_of(const char *text, const char *part)
 // All numbers of all paths lie in the picture.
 static void assert_inside(const char *text, double width, double height)
 {
-    for (const char *s = text; (s = strstr(s, " d=\"")); ) {
+    for (const char *s = text; (s = strstr(s, " d=\""));) {
         s += 4;
         while (*s != '"') {
             char *end;
@@ -85,8 +85,11 @@ static void test_lines(void **state)
     double x[] = { 0, 10, 20, 30, 40 }, y[] = { 5, 4, NAN, 2, INFINITY };
     qn_svg_series series[] = { { .name = hostile, .x = x, .y = y, .count = 5 },
                                { .name = "flat", .y = x, .count = 1 } };
-    qn_svg_lines chart = { .title = hostile, .x_label = hostile, .y_label = hostile,
-                           .series = series, .series_count = 2 };
+    qn_svg_lines chart = { .title = hostile,
+                           .x_label = hostile,
+                           .y_label = hostile,
+                           .series = series,
+                           .series_count = 2 };
     qn_textbuf a = { 0 }, b = { 0 };
     qn_svg_lines_text(&chart, &a);
     qn_svg_lines_text(&chart, &b);
@@ -137,7 +140,8 @@ static void test_thinning(void **state)
     y[500000] = 9; // a spike of one point
     qn_svg_series series[] = { { .y = y, .count = count } };
     qn_textbuf t = { 0 };
-    qn_svg_lines_text(&(qn_svg_lines){ .series = series, .series_count = 1, .y_min = -2, .y_max = 9 }, &t);
+    qn_svg_lines_text(
+        &(qn_svg_lines){ .series = series, .series_count = 1, .y_min = -2, .y_max = 9 }, &t);
     assert_true(t.size < 100000);
     assert_well_formed(qn_textbuf_get(&t));
     assert_non_null(strstr(qn_textbuf_get(&t), " 20L")); // the spike reaches the top of the plot
@@ -151,8 +155,14 @@ static void test_heat(void **state)
     double v[] = { 0, 1, 2, NAN, 3, 3 };
     const char *rows[] = { hostile, NULL }, *cols[] = { "a", hostile, NULL };
     qn_textbuf t = { 0 };
-    qn_svg_heat_text(&(qn_svg_heat){ .title = hostile, .values = v, .rows = 2, .columns = 3,
-                                     .row_names = rows, .column_names = cols, .value_label = "v" }, &t);
+    qn_svg_heat_text(&(qn_svg_heat){ .title = hostile,
+                                     .values = v,
+                                     .rows = 2,
+                                     .columns = 3,
+                                     .row_names = rows,
+                                     .column_names = cols,
+                                     .value_label = "v" },
+                     &t);
     assert_well_formed(qn_textbuf_get(&t));
     assert_inside(qn_textbuf_get(&t), 760, 560);
     assert_int_equal(count_of(qn_textbuf_get(&t), "<path class=\"none\""), 1);
@@ -173,7 +183,8 @@ static void test_large_heat(void **state)
     assert_non_null(v);
     for (size_t i = 0; i < rows * columns; i++) v[i] = i % 2 ? DBL_MAX : -DBL_MAX;
     qn_textbuf t = { 0 };
-    qn_svg_heat_text(&(qn_svg_heat){ .values = v, .rows = rows, .columns = columns, .diverging = true }, &t);
+    qn_svg_heat_text(
+        &(qn_svg_heat){ .values = v, .rows = rows, .columns = columns, .diverging = true }, &t);
     assert_well_formed(qn_textbuf_get(&t));
     assert_true(t.size < 4000000);
     qn_textbuf_free(&t);
@@ -218,7 +229,7 @@ static void test_no_memory(void **state)
 static void test_nice_steps(void **state)
 {
     (void)state;
-    static const double rows[][2] = { { 1, 1 },       { 1.1, 2 },      { 2.1, 5 },     { 5.1, 10 },
+    static const double rows[][2] = { { 1, 1 },       { 1.1, 2 },       { 2.1, 5 },  { 5.1, 10 },
                                       { 0.03, 0.05 }, { 0.001, 0.001 }, { 7e8, 1e9 } };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         assert_true(fabs(qn_nice_step(rows[i][0]) / rows[i][1] - 1) < 1e-12);
@@ -230,9 +241,20 @@ static void test_ticks(void **state)
 {
     (void)state;
     static const double limits[][2] = {
-        { 0, 1 },         { -1, 1 },      { 0, 20000 },   { 3, 3 },        { 0, 0 },
-        { -7e-9, 3e-9 },  { 1e6, 1.002e6 }, { -DBL_MAX, DBL_MAX }, { 5e-324, 1e-323 },
-        { 1e15, 1e15 + 2 }, { 0.1, 0.30000000000000004 }, { -3, -2.9 }, { 1e-5, 1e9 }, { 2, 90 },
+        { 0, 1 },
+        { -1, 1 },
+        { 0, 20000 },
+        { 3, 3 },
+        { 0, 0 },
+        { -7e-9, 3e-9 },
+        { 1e6, 1.002e6 },
+        { -DBL_MAX, DBL_MAX },
+        { 5e-324, 1e-323 },
+        { 1e15, 1e15 + 2 },
+        { 0.1, 0.30000000000000004 },
+        { -3, -2.9 },
+        { 1e-5, 1e9 },
+        { 2, 90 },
     };
     for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
         for (int log = 0; log < 2; log++) {
@@ -265,9 +287,9 @@ static void test_tick_labels(void **state)
         double v, step, largest;
         const char *label;
     } rows[] = {
-        { 0.25, 0.05, 1, "0.25" },      { 3, 1, 10, "3" },        { 5000, 5000, 20000, "5k" },
-        { 15000, 5000, 20000, "15k" },  { 1.5e6, 5e5, 2e6, "1.5M" }, { 2e-5, 1e-5, 1e-4, "0.00002" },
-        { 2e-7, 1e-7, 1e-6, "2e-07" },  { 1e-17, 0.1, 1, "0" }, { 12345, 1, 12350, "12345" },
+        { 0.25, 0.05, 1, "0.25" },     { 3, 1, 10, "3" },           { 5000, 5000, 20000, "5k" },
+        { 15000, 5000, 20000, "15k" }, { 1.5e6, 5e5, 2e6, "1.5M" }, { 2e-5, 1e-5, 1e-4, "0.00002" },
+        { 2e-7, 1e-7, 1e-6, "2e-07" }, { 1e-17, 0.1, 1, "0" },      { 12345, 1, 12350, "12345" },
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         char text[24];

@@ -72,11 +72,20 @@ static bool field(bytes *b, unsigned *number, uint64_t *bits, bytes *body)
     uint64_t key = varint(b);
     *number = (unsigned)(key >> 3);
     switch (key & 7) {
-    case 0: *bits = varint(b); break;
-    case 1: *bits = little(b, 8); break;
-    case 2: *body = piece(b, varint(b)); break;
-    case 5: *bits = little(b, 4); break;
-    default: fail_msg("wire type %u", (unsigned)(key & 7));
+    case 0:
+        *bits = varint(b);
+        break;
+    case 1:
+        *bits = little(b, 8);
+        break;
+    case 2:
+        *body = piece(b, varint(b));
+        break;
+    case 5:
+        *bits = little(b, 4);
+        break;
+    default:
+        fail_msg("wire type %u", (unsigned)(key & 7));
     }
     return true;
 }
@@ -281,7 +290,8 @@ static void write_steps(int64_t keep, int64_t first, int64_t last)
     assert_int_equal(qn_metrics_open(METRICS, keep, &m), QN_OK);
     for (int64_t step = first; step <= last; step++) {
         qn_metric items[] = { { .key = "loss", .value = 0.5 * (double)step },
-                              { .key = "bad", .value = NAN }, { .key = "run", .text = "a\"b" } };
+                              { .key = "bad", .value = NAN },
+                              { .key = "run", .text = "a\"b" } };
         assert_int_equal(qn_metrics_write(m, step, items, 3), QN_OK);
     }
     assert_int_equal(qn_metrics_close(&m), QN_OK);
@@ -315,8 +325,9 @@ static void test_foreign_metrics(void **state)
 {
     (void)state;
     static const char *const files[] = {
-        "hello\n", "{\"step\":1}\n\n", "{\"step\":x}\n", "{\"step\":99999999999999999999}\n",
-        "{\"step\":1\n", "{\"loss\":1,\"step\":2}\n",
+        "hello\n",        "{\"step\":1}\n\n",
+        "{\"step\":x}\n", "{\"step\":99999999999999999999}\n",
+        "{\"step\":1\n",  "{\"loss\":1,\"step\":2}\n",
     };
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         qn_metrics *m;

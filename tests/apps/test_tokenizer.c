@@ -216,41 +216,61 @@ static void what_is_not_done_is_refused_by_name(void **state)
         const char *from, *to, *message;
         qn_result code;
     } cases[] = {
-        { "\"type\": \"BPE\"", "\"type\": \"WordPiece\"", "model: type \"WordPiece\"", QN_ERR_UNSUPPORTED },
-        { "\"dropout\": null", "\"dropout\": 0.1", "model.dropout: this setting", QN_ERR_UNSUPPORTED },
-        { "\"byte_fallback\": false", "\"byte_fallback\": true", "byte_fallback", QN_ERR_UNSUPPORTED },
-        { "\"end_of_word_suffix\": \"\"", "\"end_of_word_suffix\": \"</w>\"", "end_of_word_suffix", QN_ERR_UNSUPPORTED },
-        { "\"normalizer\": null", "\"normalizer\": {\"type\": \"NFC\"}", "normalizer: type \"NFC\"", QN_ERR_UNSUPPORTED },
-        { PRE, "\"pre_tokenizer\": {\"type\": \"Metaspace\"}", "pre_tokenizer: type \"Metaspace\"", QN_ERR_UNSUPPORTED },
-        { PRE, "\"pre_tokenizer\": null", "pre_tokenizer: found null, expected an object", QN_ERR_FORMAT },
-        { "\"add_prefix_space\": false", "\"add_prefix_space\": true", "add_prefix_space", QN_ERR_UNSUPPORTED },
-        { "\"use_regex\": true", "\"use_regex\": false", "ByteLevel without its pattern", QN_ERR_UNSUPPORTED },
-        { PRE, SPLIT("a", ", {\"type\": \"Digits\"}"), "pretokenizers[2]: type \"Digits\"", QN_ERR_UNSUPPORTED },
+        { "\"type\": \"BPE\"", "\"type\": \"WordPiece\"", "model: type \"WordPiece\"",
+          QN_ERR_UNSUPPORTED },
+        { "\"dropout\": null", "\"dropout\": 0.1", "model.dropout: this setting",
+          QN_ERR_UNSUPPORTED },
+        { "\"byte_fallback\": false", "\"byte_fallback\": true", "byte_fallback",
+          QN_ERR_UNSUPPORTED },
+        { "\"end_of_word_suffix\": \"\"", "\"end_of_word_suffix\": \"</w>\"", "end_of_word_suffix",
+          QN_ERR_UNSUPPORTED },
+        { "\"normalizer\": null", "\"normalizer\": {\"type\": \"NFC\"}", "normalizer: type \"NFC\"",
+          QN_ERR_UNSUPPORTED },
+        { PRE, "\"pre_tokenizer\": {\"type\": \"Metaspace\"}", "pre_tokenizer: type \"Metaspace\"",
+          QN_ERR_UNSUPPORTED },
+        { PRE, "\"pre_tokenizer\": null", "pre_tokenizer: found null, expected an object",
+          QN_ERR_FORMAT },
+        { "\"add_prefix_space\": false", "\"add_prefix_space\": true", "add_prefix_space",
+          QN_ERR_UNSUPPORTED },
+        { "\"use_regex\": true", "\"use_regex\": false", "ByteLevel without its pattern",
+          QN_ERR_UNSUPPORTED },
+        { PRE, SPLIT("a", ", {\"type\": \"Digits\"}"), "pretokenizers[2]: type \"Digits\"",
+          QN_ERR_UNSUPPORTED },
         { PRE, SPLIT("(", ""), "splitting pattern \"(\"", QN_ERR_FORMAT },
         { PRE, SPLIT("\\\\w+", ""), "is not supported", QN_ERR_UNSUPPORTED },
         { PRE, SPLIT("[a&&b]", ""), "is not supported", QN_ERR_UNSUPPORTED },
         { PRE, SPLIT("a\\\\", ""), "is not supported", QN_ERR_UNSUPPORTED },
-        { POST, "\"post_processor\": {\"type\": \"BertProcessing\"}", "post_processor: type \"BertProcessing\"", QN_ERR_UNSUPPORTED },
-        { "\"single_word\": false", "\"single_word\": true", "added_tokens[0].single_word", QN_ERR_UNSUPPORTED },
+        { POST, "\"post_processor\": {\"type\": \"BertProcessing\"}",
+          "post_processor: type \"BertProcessing\"", QN_ERR_UNSUPPORTED },
+        { "\"single_word\": false", "\"single_word\": true", "added_tokens[0].single_word",
+          QN_ERR_UNSUPPORTED },
         { "\"id\": 0", "\"id\": 1", "id 1, but the vocabulary says 0", QN_ERR_FORMAT },
         { "\"id\": 0", "\"id\": -1", "added_tokens[0].id: found -1", QN_ERR_FORMAT },
-        { "\"content\": \"<|endoftext|>\"", "\"content\": \"\"", "an added token of 0 bytes", QN_ERR_FORMAT },
-        { "\"content\": \"<|endoftext|>\"", "\"content\": \"x y\"", "id 0 belongs to", QN_ERR_FORMAT },
+        { "\"content\": \"<|endoftext|>\"", "\"content\": \"\"", "an added token of 0 bytes",
+          QN_ERR_FORMAT },
+        { "\"content\": \"<|endoftext|>\"", "\"content\": \"x y\"", "id 0 belongs to",
+          QN_ERR_FORMAT },
         { "\"!\": 1,", "\"!\": 2,", "have the same id 2", QN_ERR_FORMAT },
-        { "\"!\": 1,", "\"!\": 3000000,", "model.vocab.!: found 3000000, expected an integer from 0 to", QN_ERR_FORMAT },
+        { "\"!\": 1,", "\"!\": 3000000,",
+          "model.vocab.!: found 3000000, expected an integer from 0 to", QN_ERR_FORMAT },
         { "\"!\": 1,", "", "the vocabulary lacks a token for byte 0x21", QN_ERR_FORMAT },
-        { "\"!\": 1,", "\"!\": 1, \"a b\": 500,", "\"a b\" is not spelled in the characters", QN_ERR_UNSUPPORTED },
+        { "\"!\": 1,", "\"!\": 1, \"a b\": 500,", "\"a b\" is not spelled in the characters",
+          QN_ERR_UNSUPPORTED },
         { "\"!\": 1,", "\"!\": 1, \"\": 500,", "a token of 0 bytes", QN_ERR_FORMAT },
-        { "\"merges\": [", "\"merges\": [\"t\",", "model.merges[0]: found \"t\", expected two tokens", QN_ERR_FORMAT },
+        { "\"merges\": [", "\"merges\": [\"t\",",
+          "model.merges[0]: found \"t\", expected two tokens", QN_ERR_FORMAT },
         { "\"merges\": [", "\"merges\": [\"t h e\",", "model.merges[0]: found", QN_ERR_FORMAT },
         { "\"merges\": [", "\"merges\": [[\"t\"],", "model.merges[0]", QN_ERR_FORMAT },
-        { "\"merges\": [", "\"merges\": [[\"t\", \"q\"],", "model.merges[0]: \"tq\" is not in the vocabulary", QN_ERR_FORMAT },
-        { "\"merges\": [", "\"merges\": [[\"t\", \"h\", \"e\"],", "expected a pair", QN_ERR_FORMAT },
+        { "\"merges\": [", "\"merges\": [[\"t\", \"q\"],",
+          "model.merges[0]: \"tq\" is not in the vocabulary", QN_ERR_FORMAT },
+        { "\"merges\": [", "\"merges\": [[\"t\", \"h\", \"e\"],", "expected a pair",
+          QN_ERR_FORMAT },
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         qn_tokenizer *t = NULL;
         write_changed("changed.json", cases[i].from, cases[i].to);
-        assert_fails(qn_tokenizer_open(scratch("changed.json"), &t), cases[i].code, cases[i].message);
+        assert_fails(qn_tokenizer_open(scratch("changed.json"), &t), cases[i].code,
+                     cases[i].message);
         assert_non_null(strstr(qn_error_message(), "changed.json"));
         assert_null(t);
     }
@@ -287,11 +307,13 @@ static void options_of_files_are_honoured(void **state)
     qn_tokenizer *t, *back;
     qn_encode_opts sequence = { .sequence = true }, plain = { .plain = true };
 
-    write_changed("template.json", POST,
-                  "\"post_processor\": {\"type\": \"Sequence\", \"processors\": [{\"type\": \"ByteLevel\"}, "
-                  "{\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"S\"}}, "
-                  "{\"Sequence\": {\"id\": \"A\"}}, {\"SpecialToken\": {\"id\": \"E\"}}], \"special_tokens\": "
-                  "{\"S\": {\"ids\": [0]}, \"E\": {\"ids\": [2, 0]}}}]}");
+    write_changed(
+        "template.json", POST,
+        "\"post_processor\": {\"type\": \"Sequence\", \"processors\": [{\"type\": \"ByteLevel\"}, "
+        "{\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"S\"}}, "
+        "{\"Sequence\": {\"id\": \"A\"}}, {\"SpecialToken\": {\"id\": \"E\"}}], "
+        "\"special_tokens\": "
+        "{\"S\": {\"ids\": [0]}, \"E\": {\"ids\": [2, 0]}}}]}");
     assert_ok(qn_tokenizer_open(scratch("template.json"), &t));
     assert_ok(qn_tokenizer_save(t, scratch("saved.json")));
     assert_ok(qn_tokenizer_open(scratch("saved.json"), &back));
@@ -364,7 +386,10 @@ static void streams_give_whole_characters(void **state)
 {
     (void)state;
     qn_tokenizer *t = open_small();
-    qn_tokens ids = encode(t, "\xF0\x9F\x8C\x89 \xE6\xA9\x8B\xE6\xFF" "a\xF0\x9F<|endoftext|>\xC3", NULL);
+    qn_tokens ids = encode(t,
+                           "\xF0\x9F\x8C\x89 \xE6\xA9\x8B\xE6\xFF"
+                           "a\xF0\x9F<|endoftext|>\xC3",
+                           NULL);
     qn_token_stream s = { .tokenizer = t, .skip_special = true };
     qn_text out = { 0 }, whole = { 0 };
     for (size_t i = 0; i < ids.count; i++) {
@@ -378,15 +403,18 @@ static void streams_give_whole_characters(void **state)
         }
     }
     assert_ok(qn_token_stream_finish(&s, &out));
-    assert_string_equal(out.data, "\xF0\x9F\x8C\x89 \xE6\xA9\x8B\xEF\xBF\xBD\xEF\xBF\xBD" "a\xEF\xBF\xBD\xEF\xBF\xBD");
-    assert_ok(qn_tokenizer_decode(t, ids.id, ids.count,
-                                  &(qn_decode_opts){ .skip_special = true, .repair = true }, &whole));
+    assert_string_equal(out.data, "\xF0\x9F\x8C\x89 \xE6\xA9\x8B\xEF\xBF\xBD\xEF\xBF\xBD"
+                                  "a\xEF\xBF\xBD\xEF\xBF\xBD");
+    assert_ok(qn_tokenizer_decode(
+        t, ids.id, ids.count, &(qn_decode_opts){ .skip_special = true, .repair = true }, &whole));
     assert_int_equal(whole.size, out.size);
     assert_memory_equal(whole.data, out.data, out.size);
 
     size_t before = out.size;
-    assert_fails(qn_token_stream_push(&s, 320, &out), QN_ERR_INVALID, "token 320 is not in the vocabulary of 320");
-    assert_fails(qn_tokenizer_decode(t, (const int32_t[]){ 5, -1 }, 2, NULL, &out), QN_ERR_INVALID, "token -1");
+    assert_fails(qn_token_stream_push(&s, 320, &out), QN_ERR_INVALID,
+                 "token 320 is not in the vocabulary of 320");
+    assert_fails(qn_tokenizer_decode(t, (const int32_t[]){ 5, -1 }, 2, NULL, &out), QN_ERR_INVALID,
+                 "token -1");
     assert_int_equal(out.size, before);
     qn_text_free(&out);
     qn_text_free(&whole);
@@ -421,7 +449,8 @@ static void long_pieces_are_no_trap(void **state)
     qn_tokenizer_close(&trained);
     qn_tokenizer_close(&t);
     qn_free(s);
-    assert_fails(qn_tokenizer_encode(NULL, NULL, (size_t)1 << 31, NULL, NULL), QN_ERR_INVALID, "2 GiB");
+    assert_fails(qn_tokenizer_encode(NULL, NULL, (size_t)1 << 31, NULL, NULL), QN_ERR_INVALID,
+                 "2 GiB");
 }
 
 static bool stop_at_260(void *user, uint32_t tokens, uint32_t size)
@@ -437,8 +466,12 @@ static void training_obeys_its_options(void **state)
     static const char *const special[] = { "<|e|>", "x y" }, *const added[] = { "  ", "the" };
     qn_tokenizer *t = NULL, *back;
     uint32_t size = 0;
-    qn_tokenizer_train_opts opts = { .size = 264, .special = special, .special_count = 2,
-                                     .added = added, .added_count = 2, .pattern = "llama3" };
+    qn_tokenizer_train_opts opts = { .size = 264,
+                                     .special = special,
+                                     .special_count = 2,
+                                     .added = added,
+                                     .added_count = 2,
+                                     .pattern = "llama3" };
     assert_ok(qn_tokenizer_train(corpus, sizeof corpus - 1, &opts, &t));
     assert_int_equal(qn_tokenizer_find(t, "<|e|>"), 0);
     assert_int_equal(qn_tokenizer_find(t, "x y"), 1);
@@ -455,7 +488,8 @@ static void training_obeys_its_options(void **state)
 
     opts.progress = stop_at_260;
     opts.user = &size;
-    assert_fails(qn_tokenizer_train(corpus, sizeof corpus - 1, &opts, &t), QN_ERR_CANCELLED, "stopped");
+    assert_fails(qn_tokenizer_train(corpus, sizeof corpus - 1, &opts, &t), QN_ERR_CANCELLED,
+                 "stopped");
     assert_int_equal(size, 264);
     assert_null(t);
     static const struct {
@@ -472,9 +506,12 @@ static void training_obeys_its_options(void **state)
         { { "<s>", "</s>" }, NULL, "expected 258 to", 1 << 30, QN_ERR_INVALID },
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        qn_tokenizer_train_opts o = { .size = bad[i].size, .special = bad[i].special,
-                                      .special_count = 2, .pattern = bad[i].pattern };
-        assert_fails(qn_tokenizer_train(corpus, sizeof corpus - 1, &o, &t), bad[i].code, bad[i].message);
+        qn_tokenizer_train_opts o = { .size = bad[i].size,
+                                      .special = bad[i].special,
+                                      .special_count = 2,
+                                      .pattern = bad[i].pattern };
+        assert_fails(qn_tokenizer_train(corpus, sizeof corpus - 1, &o, &t), bad[i].code,
+                     bad[i].message);
     }
 }
 
@@ -534,7 +571,8 @@ static qn_result train_and_save(void *state)
 {
     (void)state;
     qn_tokenizer *t = NULL;
-    qn_tokenizer_train_opts opts = { .size = 262, .special = (const char *const[]){ "<|e|>" },
+    qn_tokenizer_train_opts opts = { .size = 262,
+                                     .special = (const char *const[]){ "<|e|>" },
                                      .special_count = 1 };
     QN_TRY(qn_tokenizer_train(text, sizeof text - 1, &opts, &t));
     qn_result r = qn_tokenizer_save(t, scratch("saved.json"));

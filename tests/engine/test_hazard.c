@@ -102,8 +102,9 @@ static void kinds_of_hazard(void **state)
     (void)state;
     static const struct {
         bool first, second, barrier; // writes?
-    } cases[] = { { false, false, false }, { true, false, true }, { false, true, true },
-                  { true, true, true } };
+    } cases[] = {
+        { false, false, false }, { true, false, true }, { false, true, true }, { true, true, true }
+    };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         qn_hazards h = { 0 };
         qn_access a = at(0, 256, cases[i].first), b = at(255, 1, cases[i].second);

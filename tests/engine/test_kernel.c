@@ -10,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-
 // Elements 0, 1, 2, ... as f32, f16 or bf16; exact in each up to 255.
 static void put_count(qn_storage storage, unsigned char *bytes, uint32_t count)
 {
@@ -307,9 +306,10 @@ static void sources_are_compiled_and_compiled_again(void **state)
     assert_int_equal(first, 2000);
     write_text(sub, "fill_index.comp", "#version 450\nvoid main()\n{\n    oops();\n}\n");
     assert_fails(fill_first(dev, &first), QN_ERR_INVALID, "pointwise/fill_index.comp:4: error");
-    write_text(sub, "fill_index.comp", "#version 450\n"
-                                       "#extension GL_GOOGLE_include_directive : require\n"
-                                       "#include \"gone.glsl\"\nvoid main() {}\n");
+    write_text(sub, "fill_index.comp",
+               "#version 450\n"
+               "#extension GL_GOOGLE_include_directive : require\n"
+               "#include \"gone.glsl\"\nvoid main() {}\n");
     assert_fails(fill_first(dev, &first), QN_ERR_INVALID, "no such file beside");
     assert_ok(qn_remove_tree(sub));
     assert_fails(fill_first(dev, &first), QN_ERR_INVALID, "No such file or directory");
@@ -325,7 +325,8 @@ static void own_sources_compile(void **state)
     (void)state;
     qn_context *ctx;
     qn_device *dev;
-    assert_ok(qn_context_create(&(qn_context_opts){ .shader_dir = QN_SOURCE_DIR "/shaders" }, &ctx));
+    assert_ok(
+        qn_context_create(&(qn_context_opts){ .shader_dir = QN_SOURCE_DIR "/shaders" }, &ctx));
     assert_ok(qn_device_create(ctx, &(qn_device_opts){ .cache_dir = "" }, &dev));
     for (int storage = QN_STORE_F32; storage <= QN_STORE_BF16; storage++)
         check_widen(dev, (qn_storage)storage, 100);

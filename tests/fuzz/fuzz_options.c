@@ -45,7 +45,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     memcpy(text, data, size);
     text[size] = 0;
     int argc = 0;
-    for (size_t at = 0; at <= size && argc < MOST; at += strlen(text + at) + 1) argv[argc++] = text + at;
+    for (size_t at = 0; at <= size && argc < MOST; at += strlen(text + at) + 1)
+        argv[argc++] = text + at;
 
     qn_opts o = { 0 };
     every_type v = { 0 };
@@ -57,7 +58,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         check(v.real >= 0 && v.real < 1);
         check(v.choice >= 0 && v.choice < 3 && v.bytes <= UINT64_C(1) << 40);
         check(v.list.count >= 1);
-        for (size_t i = 0; i < v.words.count; i++) check(qn_words_find("x|y", v.words.items[i]) >= 0);
+        for (size_t i = 0; i < v.words.count; i++)
+            check(qn_words_find("x|y", v.words.items[i]) >= 0);
     } else {
         check(*qn_error_message() != 0);
     }

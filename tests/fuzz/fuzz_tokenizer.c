@@ -58,8 +58,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     if (size > TEXT) size = TEXT;
     static const char *const special[] = { "<|e|>", "ab" };
-    qn_tokenizer_train_opts opts = { .size = 300, .special = special, .special_count = 2,
-                                     .pattern = size & 1 ? "llama3" : NULL };
+    qn_tokenizer_train_opts opts = {
+        .size = 300, .special = special, .special_count = 2, .pattern = size & 1 ? "llama3" : NULL
+    };
     check(qn_tokenizer_train(data, size, &opts, &t) == QN_OK);
     use(t, data, size);
     qn_tokenizer_close(&t);

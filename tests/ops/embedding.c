@@ -94,7 +94,7 @@ static int build_grad(qn_graph *g, const qn_case *c, const qn_tensor *const *in,
                       const qn_tensor **out)
 {
     qn_sorted sorted = qn_counting_sort(g, in[1], *(const int *)c->params);
-    out[0] = QN_OP1(g, &qn_op_embedding_grad, NULL, in[0], sorted.order, sorted.offsets);
+    out[0] = QN_OP1(g, &qn_op_embedding_grad, NULL, in[0], in[1], sorted.order, sorted.offsets);
     return 1;
 }
 
@@ -131,7 +131,8 @@ static const qn_case grad_cases[] = {
 static void refuse_grad(qn_graph *g)
 {
     QN_OP1(g, &qn_op_embedding_grad, NULL, qn_input(g, "dy", QN_F32, QN_SHAPE(3, 4)),
-           qn_input(g, "order", QN_I32, QN_SHAPE(4)), qn_input(g, "offsets", QN_I32, QN_SHAPE(6)));
+           qn_input(g, "ids", QN_I32, QN_SHAPE(3)), qn_input(g, "order", QN_I32, QN_SHAPE(4)),
+           qn_input(g, "offsets", QN_I32, QN_SHAPE(6)));
 }
 
 static const qn_refusal grad_refusals[] = {

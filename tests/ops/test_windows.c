@@ -168,7 +168,7 @@ static void table(void **state)
     const qn_tensor *dy = QN_OP1(f.g, &qn_op_repeat, &QN_SHAPE(7, WIDTH), f.row);
     qn_sorted sorted = qn_counting_sort(f.g, id, (int)f.rows);
     const qn_tensor *grad =
-        QN_OP1(f.g, &qn_op_embedding_grad, NULL, dy, sorted.order, sorted.offsets);
+        QN_OP1(f.g, &qn_op_embedding_grad, NULL, dy, id, sorted.order, sorted.offsets);
     run(&f, qn_sum_rows(f.g, grad), got, WIDTH);
     check_columns(&f, got, one);
 }

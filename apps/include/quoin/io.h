@@ -34,8 +34,8 @@ typedef struct qn_safetensor {
     qn_st_dtype dtype;
     int rank;
     int64_t dim[QN_ST_MAX_RANK];
-    uint64_t count; // elements
-    uint64_t size;  // bytes
+    uint64_t count;   // elements
+    uint64_t size;    // bytes
     const void *data; // mapped, little-endian, possibly unaligned; NULL in a writer
 } qn_safetensor;
 

@@ -75,9 +75,9 @@ typedef struct qn_tokenizer_train_opts {
     uint32_t size;              // of the vocabulary, required: at least special_count + 256
     const char *const *special; // get the first ids; NULL: none
     size_t special_count;
-    const char *const *added;   // get ids behind the vocabulary: runs of spaces, say
+    const char *const *added; // get ids behind the vocabulary: runs of spaces, say
     size_t added_count;
-    const char *pattern;        // "gpt2" (NULL), "llama3" or a regular expression of one's own
+    const char *pattern; // "gpt2" (NULL), "llama3" or a regular expression of one's own
     // Called now and then; false stops the training with QN_ERR_CANCELLED.
     bool (*progress)(void *user, uint32_t tokens, uint32_t size);
     void *user;
