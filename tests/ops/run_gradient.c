@@ -28,6 +28,8 @@
 #include <math.h>
 #include <string.h>
 
+// One random direction sees any error that is not nearly orthogonal to it; three leave no room for
+// luck. Shapes worth timing are large, and their like are checked in small: one.
 enum { DIRECTIONS = 3, ELEMENTWISE = 64 };
 static const double step = 0x1p-18; // h^2 f''' and 2^-53 f / h are both near 2^-36
 
@@ -38,9 +40,18 @@ typedef struct probe {
     qn_ref out[4][QN_CASE_OUTPUTS]; // at +h, -h, +h/2, -h/2
     double *d, *g;                  // direction and the device's gradient of one input
     int input;
+    size_t first[QN_CASE_INPUTS];   // each input's first slope
+    size_t next;                    // the slope to be judged next
 } probe;
 
-typedef struct slope {
+static int directions(const qn_case *c)
+{
+    return c->bench ? 1 : DIRECTIONS;
+}
+
+// One answer of the reference; the same for every device.
+typedef struct run_slope {
+    bool known;
     double value;     // D'
     double magnitude; // the groups by outputs and by forward terms
     double noise;     // uncertainty of D'
@@ -51,16 +62,22 @@ static qn_result make_probe(probe *p, run_job *j, const run_result *got)
 {
     *p = (probe){ .j = j, .got = got };
     int64_t most = 0;
+    size_t slopes = 0;
     for (int i = 0; i < j->c->inputs; i++) {
         QN_TRY(run_make_ref(&j->arena, j->in[i].shape, &p->in[i]));
-        if (j->c->in[i].grad && j->in[i].count > most) most = j->in[i].count;
+        if (!j->c->in[i].grad) continue;
+        if (j->in[i].count > most) most = j->in[i].count;
+        p->first[i] = slopes;
+        slopes += (size_t)directions(j->c);
+        if (j->in[i].count <= ELEMENTWISE) slopes += (size_t)j->in[i].count;
     }
+    if (!j->slopes) j->slopes = qn_arena_alloc(&j->arena, slopes * sizeof *j->slopes);
     for (int at = 0; at < 4; at++)
         for (int o = 0; o < got->outputs; o++)
             QN_TRY(run_make_ref(&j->arena, got->out[o].shape, &p->out[at][o]));
     p->d = qn_arena_alloc(&j->arena, (size_t)most * sizeof *p->d);
     p->g = qn_arena_alloc(&j->arena, (size_t)most * sizeof *p->g);
-    return p->d && p->g ? QN_OK : qn_no_memory((size_t)most * sizeof *p->d);
+    return j->slopes && p->d && p->g ? QN_OK : qn_no_memory((size_t)most * sizeof *p->d);
 }
 
 // The reference at x + h d.
@@ -91,7 +108,7 @@ static slope slope_along(probe *p)
 {
     static const double at[4] = { step, -step, step / 2, -step / 2 };
     for (int i = 0; i < 4; i++) evaluate(p, at[i], p->out[i]);
-    slope s = { .terms = 0 };
+    slope s = { .known = true };
     int64_t reached = 0;
     for (int o = 0; o < p->got->outputs; o++) {
         const double *r = p->got->weight[o];
@@ -118,9 +135,11 @@ static slope slope_along(probe *p)
 
 static void judge_slope(probe *p, const char *tensor, int64_t index)
 {
-    const run_job *j = p->j;
+    run_job *j = p->j;
     const run_value *grad = &p->got->grad[p->input];
-    slope s = slope_along(p);
+    slope *known = &j->slopes[p->next++];
+    if (!known->known) *known = slope_along(p);
+    slope s = *known;
     double value = 0, magnitude = s.magnitude, own = 0;
     for (int64_t i = 0; i < p->in[p->input].count; i++) {
         value += p->d[i] * p->g[i];
@@ -128,7 +147,7 @@ static void judge_slope(probe *p, const char *tensor, int64_t index)
     }
     magnitude += own;
     if (s.noise > 0x1p-12 * magnitude) {
-        run_fault(p->j, "%s: the reference is not smooth here: its slope %.9g is uncertain by %.3g",
+        run_fault(j, "%s: the reference is not smooth here: its slope %.9g is uncertain by %.3g",
                   tensor, s.value, s.noise);
         return;
     }
@@ -137,7 +156,7 @@ static void judge_slope(probe *p, const char *tensor, int64_t index)
     double tolerance = units * 0x1p-24 * magnitude + s.noise + (1 + s.terms) * FLT_MIN;
     if (grad->bytes && grad->dtype != QN_F32)
         tolerance += ldexp(own, -run_format_of(grad->dtype).bits);
-    run_judge(p->j, tensor, index, value, s.value, tolerance, magnitude);
+    run_judge(j, tensor, index, value, s.value, tolerance, magnitude);
 }
 
 static void check_input(probe *p, int input)
@@ -149,6 +168,7 @@ static void check_input(probe *p, int input)
     snprintf(tensor, sizeof tensor, "grad %s", in->name);
     snprintf(what, sizeof what, "grad %s along", in->name);
     p->input = input;
+    p->next = p->first[input];
     memset(p->g, 0, (size_t)x->count * sizeof *p->g); // none: the objective does not depend on it
     if (grad->bytes) run_decode(grad->dtype, grad->bytes, p->g, x->count);
     for (int64_t i = 0; i < x->count; i++) {
@@ -168,7 +188,7 @@ static void check_input(probe *p, int input)
             p->d[i] = 0;
         }
     }
-    for (int k = 0; k < DIRECTIONS; k++) {
+    for (int k = 0; k < directions(p->j->c); k++) {
         uint64_t key = run_key(p->j->op, p->j->c->name, what);
         for (int64_t i = 0; i < x->count; i++)
             p->d[i] = length * run_normal(key + (uint64_t)k, (uint64_t)i);

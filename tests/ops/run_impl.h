@@ -38,6 +38,11 @@ typedef struct run_job {
     uint64_t size[QN_CASE_INPUTS];
     qn_check_case *report;
     const char *form; // of the device in use
+    // What the reference says, asked once for all devices.
+    bool known;
+    qn_ref after[QN_CASE_INPUTS]; // inputs as the reference leaves them
+    qn_ref out[QN_CASE_OUTPUTS];
+    struct run_slope *slopes; // run_gradient.c
 } run_job;
 qn_result run_make_inputs(run_job *j);
 // A reference tensor with its presets.
