@@ -378,5 +378,7 @@ qn_result qn_stream_timings(qn_stream *s, qn_span *out, size_t capacity, size_t 
 
 qn_stream_stats qn_stream_describe(const qn_stream *s)
 {
-    return s->stats;
+    qn_stream_stats stats = s->stats;
+    stats.submissions += s->recording; // the one that is still open
+    return stats;
 }

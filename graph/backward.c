@@ -62,31 +62,54 @@ static const qn_tensor *seed_of(qn_graph *g, const qn_tensor *loss, const qn_ten
     return qn_constant(g, "d(loss)", QN_F32, loss->shape, &one);
 }
 
-qn_result qn_backward(qn_graph *g, const qn_tensor *loss, const qn_tensor *seed,
-                      const qn_tensor *const *wrt, size_t count, const qn_tensor **grads)
+static qn_result check_request(const qn_tensor *loss, const qn_tensor *seed,
+                               const qn_tensor *const *wrt, size_t count)
 {
-    QN_TRY(qn_graph_status(g));
-    if (qn_shape_count(loss->shape) != 1 || loss->dtype != QN_F32) {
+    if (!loss) return qn_fail(QN_ERR_INVALID, "there is no loss to take gradients of");
+    const qn_tensor *const scalars[] = { loss, seed };
+    for (int i = 0; i < 2; i++) {
+        const qn_tensor *t = scalars[i];
         char text[QN_SHAPE_TEXT];
-        return qn_fail(QN_ERR_INVALID, "loss (%s) is %s %s, expected an f32 scalar", loss->name,
-                       qn_dtype_name(loss->dtype), qn_shape_format(loss->shape, text));
+        if (t && (qn_shape_count(t->shape) != 1 || t->dtype != QN_F32))
+            return qn_fail(QN_ERR_INVALID, "%s (%s) is %s %s, expected an f32 scalar",
+                           i ? "seed" : "loss", t->name, qn_dtype_name(t->dtype),
+                           qn_shape_format(t->shape, text));
     }
-    size_t tensors = g->tensor_count, nodes = g->node_count;
-    contributions *c = qn_calloc(tensors, sizeof *c);
-    if (!c) return qn_no_memory(tensors * sizeof *c);
+    for (size_t i = 0; i < count; i++)
+        if (!wrt[i])
+            return qn_fail(QN_ERR_INVALID, "gradient %zu: there is no tensor to take it for", i);
+    return QN_OK;
+}
 
+static qn_result differentiate(qn_graph *g, const qn_tensor *loss, const qn_tensor *seed,
+                               const qn_tensor *const *wrt, size_t count, contributions *c,
+                               const qn_tensor **grads)
+{
+    const size_t nodes = g->node_count;
     const qn_tensor *start = seed_of(g, loss, seed);
-    qn_result r = qn_graph_status(g);
-    if (r == QN_OK) c[impl(loss)->id] = (contributions){ .x = { start }, .count = 1 };
-    for (size_t i = nodes; r == QN_OK && i-- > 0;) r = one_node(g, &g->nodes[i]->n, c);
-
-    for (size_t i = 0; r == QN_OK && i < count; i++) {
+    QN_TRY(qn_graph_status(g));
+    c[impl(loss)->id] = (contributions){ .x = { start }, .count = 1 };
+    for (size_t i = nodes; i-- > 0;) QN_TRY(one_node(g, &g->nodes[i]->n, c));
+    for (size_t i = 0; i < count; i++) {
         g->gradient_of = wrt[i]->name;
         grads[i] = total(g, &c[impl(wrt[i])->id]);
     }
     g->gradient_of = NULL;
-    if (r == QN_OK) r = qn_graph_status(g);
+    return qn_graph_status(g);
+}
+
+qn_result qn_backward(qn_graph *g, const qn_tensor *loss, const qn_tensor *seed,
+                      const qn_tensor *const *wrt, size_t count, const qn_tensor **grads)
+{
+    contributions *c = NULL;
+    qn_result r = qn_graph_status(g);
+    if (r == QN_OK) r = check_request(loss, seed, wrt, count);
+    if (r == QN_OK && !(c = qn_calloc(g->tensor_count, sizeof *c)))
+        r = qn_no_memory(g->tensor_count * sizeof *c);
+    if (r == QN_OK) r = differentiate(g, loss, seed, wrt, count, c, grads);
     qn_free(c);
-    if (r != QN_OK) qn_graph_fail(g, r);
+    if (r == QN_OK) return r;
+    qn_graph_fail(g, r);
+    for (size_t i = 0; i < count; i++) grads[i] = NULL; // builders pass these on
     return r;
 }

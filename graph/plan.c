@@ -162,13 +162,14 @@ static qn_result record(qn_plan *p)
 static qn_result take_arena(qn_plan *p)
 {
     if (!p->layout.arena) return QN_OK;
-    p->arena_count = (size_t)((p->layout.arena + p->chunk - 1) / p->chunk);
-    p->arena = qn_calloc(p->arena_count, sizeof *p->arena);
-    if (!p->arena) return qn_no_memory(p->arena_count * sizeof *p->arena);
-    for (size_t i = 0; i < p->arena_count; i++) {
-        uint64_t left = p->layout.arena - i * p->chunk;
+    const size_t count = (size_t)((p->layout.arena + p->chunk - 1) / p->chunk);
+    p->arena = qn_calloc(count, sizeof *p->arena);
+    if (!p->arena) return qn_no_memory(count * sizeof *p->arena);
+    while (p->arena_count < count) {
+        uint64_t left = p->layout.arena - p->arena_count * p->chunk;
         qn_buffer_opts opts = { .size = left < p->chunk ? left : p->chunk, .name = "plan arena" };
-        QN_TRY(qn_buffer_create(p->dev, &opts, &p->arena[i]));
+        QN_TRY(qn_buffer_create(p->dev, &opts, &p->arena[p->arena_count]));
+        p->arena_count++;
     }
     return QN_OK;
 }

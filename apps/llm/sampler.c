@@ -93,7 +93,7 @@ qn_result qn_sampler_pick(qn_sampler *s, const float *logits, int32_t *token)
     size_t n = 0;
     candidate *c = s->all;
     for (int32_t i = 0; i < s->vocab; i++)
-        if (!isnan(logits[i]) && logits[i] > -INFINITY)
+        if (isfinite(logits[i]))
             c[n++] = (candidate){ i, penalised(s, i, logits[i]), 0 };
     if (n == 0)
         return qn_fail(QN_ERR_INVALID, "the model gave no usable logit: its weights hold NaN or "

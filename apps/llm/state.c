@@ -69,7 +69,8 @@ static qn_result read_number(const qn_safetensors *f, const char *key, int64_t *
     const char *text = meta_value(f, key);
     char *end = NULL;
     long long value = text ? strtoll(text, &end, 10) : -1;
-    if (!text || end == text || *end || value < 0)
+    const long long most = 1000000000000000; // steps times windows stay far from overflow
+    if (!text || end == text || *end || value < 0 || value > most)
         return qn_fail(QN_ERR_FORMAT, "metadata %s: found \"%s\", expected a count", key,
                        text ? text : "nothing");
     *out = value;

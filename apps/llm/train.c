@@ -27,7 +27,9 @@ typedef struct run {
     qn_trainer *trainer;
     qn_train_state state;
     int32_t *ids, *labels; // [accumulate, B, T]
-    double recent[CALIBRATE];
+    double recent[CALIBRATE]; // seconds of the first steps of this process
+    int measured;
+    bool described; // config.json and tokenizer.json are those of this run
     double started, saved_at;
     qn_train_event event;  // carries what is known from one event to the next
     qn_train_result result;
@@ -196,11 +198,11 @@ static qn_result start_or_resume(run *r)
     if (!r->o->fresh && qn_state_exists(r->o->out)) {
         res = qn_state_load(r->o->out, print, &r->state, r->trainer);
         if (res == QN_OK && r->o->steps) r->state.steps = r->o->steps;
+        r->described = true;
         if (res == QN_OK) tell(r, QN_TRAIN_RESUMED);
     } else {
         r->state.steps = r->o->steps;
         res = qn_model_initialise(&r->config, qn_trainer_weights(r->trainer), r->o->seed, false);
-        if (res == QN_OK) res = write_description(r);
     }
     r->state.fingerprint = print;
     return res;
@@ -208,8 +210,11 @@ static qn_result start_or_resume(run *r)
 
 // ------------------------------------------------------------------------------ running
 
+// The description goes with the first checkpoint: until then the folder may hold another model.
 static qn_result save(run *r)
 {
+    if (!r->described) QN_TRY(write_description(r));
+    r->described = true;
     QN_TRY(qn_model_save(qn_trainer_weights(r->trainer), r->o->out));
     QN_TRY(qn_state_save(r->o->out, &r->state, r->trainer));
     r->saved_at = qn_clock();
@@ -308,8 +313,8 @@ static qn_result step(run *r)
                        "a lower --lr, or more --warmup",
                        (long long)n);
     tell(r, QN_TRAIN_STEP);
-    if (n <= CALIBRATE) r->recent[n - 1] = r->event.report.seconds;
-    if (!r->state.steps && n >= CALIBRATE) calibrate(r);
+    if (r->measured < CALIBRATE) r->recent[r->measured++] = r->event.report.seconds;
+    if (!r->state.steps && r->measured == CALIBRATE) calibrate(r);
     return QN_OK;
 }
 
