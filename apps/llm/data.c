@@ -1,6 +1,7 @@
 // Corpora and the windows of tokens that training reads.
 #include "data.h"
 #include "fail.h"
+#include "manual.h"
 #include "mem.h"
 #include "platform.h"
 #include "random.h"
@@ -9,6 +10,8 @@
 #include <string.h>
 
 static const uint64_t FILE_LIMIT = (uint64_t)64 << 30;
+
+enum { DEMO_LEAST = 65536, DEMO_ENOUGH = 8 << 20 }; // bytes that a demonstration needs, and takes
 
 void qn_corpus_free(qn_corpus *c)
 {
@@ -94,7 +97,23 @@ static bool any_file(const char *name)
     return name[0] != '.';
 }
 
-static qn_result add_some(qn_corpus *c, const char *dir, bool (*wanted)(const char *))
+static qn_result add_page(qn_corpus *c, const char *path)
+{
+    char *text;
+    size_t size;
+    if (qn_manual_read(path, &text, &size) != QN_OK) return QN_OK; // one page more or less
+    qn_result r = append(c, text, size);
+    qn_free(text);
+    return r;
+}
+
+static qn_result add_plain(qn_corpus *c, const char *path)
+{
+    return add_file(c, path, false);
+}
+
+static qn_result add_some(qn_corpus *c, const char *dir, bool (*wanted)(const char *),
+                          qn_result (*add)(qn_corpus *, const char *))
 {
     char **names;
     size_t count;
@@ -106,8 +125,9 @@ static qn_result add_some(qn_corpus *c, const char *dir, bool (*wanted)(const ch
         if (!path)
             r = qn_no_memory(strlen(dir));
         else if (!qn_is_dir(path))
-            r = add_file(c, path, false);
+            r = add(c, path);
         qn_free(path);
+        if (c->size > DEMO_ENOUGH) break;
     }
     qn_free_names(names, count);
     return r;
@@ -118,26 +138,28 @@ qn_result qn_corpus_add_demo(qn_corpus *c, const char **source)
     static const struct {
         const char *dir, *source;
         bool (*wanted)(const char *);
+        qn_result (*add)(qn_corpus *, const char *);
     } places[] = {
         { "/usr/share/games/fortunes", "the fortune files in /usr/share/games/fortunes",
-          is_fortune_file },
+          is_fortune_file, add_plain },
         { "/usr/share/fortune", "the fortune files in /usr/share/fortune", is_fortune_file },
         { "/usr/share/games/fortune", "the fortune files in /usr/share/games/fortune",
-          is_fortune_file },
-        { "/usr/share/common-licenses", "the licences in /usr/share/common-licenses", any_file },
-        { "/usr/share/licenses", "the licences in /usr/share/licenses", any_file },
+          is_fortune_file, add_plain },
+        { "/usr/share/man/man1", "the manual pages in /usr/share/man/man1", any_file, add_page },
+        { "/usr/share/common-licenses", "the licences in /usr/share/common-licenses", any_file,
+          add_plain },
+        { "/usr/share/licenses", "the licences in /usr/share/licenses", any_file, add_plain },
     };
-    const size_t enough = 65536;
     for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
         if (!qn_is_dir(places[i].dir)) continue;
         size_t before = c->size;
-        QN_TRY(add_some(c, places[i].dir, places[i].wanted));
-        if (c->size - before >= enough) {
+        QN_TRY(add_some(c, places[i].dir, places[i].wanted, places[i].add));
+        if (c->size - before >= DEMO_LEAST) {
             *source = places[i].source;
             return QN_OK;
         }
     }
-    return qn_fail(QN_ERR_IO, "no text was found on this machine (fortunes or licences); give some "
+    return qn_fail(QN_ERR_IO, "no text was found on this machine (fortunes, manual pages, licences); give some "
                               "with --text FILE, or install the package `fortunes`");
 }
 
