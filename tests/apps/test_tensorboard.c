@@ -264,13 +264,14 @@ static void test_refusals(void **state)
     assert_int_equal(qn_tensorboard_load(t, 1, "load", bad, 0), QN_ERR_INVALID);
     qn_tensorboard_close(&t);
     for (int64_t n = 1;; n++) {
+        assert_int_equal(qn_remove_tree(DIR "/logs/d"), QN_OK); // each file there costs a try
         qn_alloc_fail_at(n);
         qn_result r = qn_tensorboard_open(DIR "/logs/d", 5, &t);
         if (r == QN_OK) r = qn_tensorboard_scalar(t, 1, "a", 1);
         qn_alloc_fail_at(0);
         qn_tensorboard_close(&t);
         if (r == QN_OK) break;
-        assert_int_equal(r, QN_ERR_NO_MEMORY);
+        if (r != QN_ERR_NO_MEMORY) fail_msg("%s", qn_error_message());
     }
 }
 
