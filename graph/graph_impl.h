@@ -60,8 +60,8 @@ typedef struct qn_lifetime {
     uint64_t offset; // result
 } qn_lifetime;
 // Two items whose lifetimes meet never overlap; offsets are multiples of `align`; none straddles
-// a multiple of `chunk` (0: no chunks). *total is the end of the highest one. QN_ERR_UNSUPPORTED when
-// an item is larger than a chunk.
+// a multiple of `chunk` (0: no chunks). *total is the end of the highest one.
+// QN_ERR_UNSUPPORTED when an item is larger than a chunk.
 qn_result qn_memplan(qn_lifetime *items, size_t count, uint64_t align, uint64_t chunk,
                      uint64_t *total);
 

@@ -277,7 +277,8 @@ static void calibrate(run *r)
     double sorted[CALIBRATE - WARM];
     memcpy(sorted, r->recent + WARM, sizeof sorted);
     qsort(sorted, CALIBRATE - WARM, sizeof *sorted, ascending);
-    double per_step = sorted[(CALIBRATE - WARM) / 2], left = r->o->minutes * 60 - (qn_clock() - r->started);
+    double per_step = sorted[(CALIBRATE - WARM) / 2];
+    double left = r->o->minutes * 60 - (qn_clock() - r->started);
     r->state.steps = r->state.step + (int64_t)(left > 0 ? left / per_step : 0) + 1;
     tell(r, QN_TRAIN_STEPS);
 }

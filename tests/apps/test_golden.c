@@ -91,11 +91,11 @@ static void change_number(const char *file, const char *tensor, float change)
     const qn_safetensor *t = qn_safetensors_find(f, tensor);
     if (!t) fail_msg("%s is not in %s", tensor, file);
     char *data;
-    size_t size, at = 0, wide = t->size / t->count;
+    size_t size, wide = t->size / t->count;
     scratch_read(name, &data, &size);
     char *found = memmem(data, size, t->data, t->size);
     assert_non_null(found);
-    at = (size_t)(found - data) + t->count / 2 * wide;
+    size_t at = (size_t)(found - data) + t->count / 2 * wide;
     if (wide == 8) {
         data[at] = (char)(data[at] ^ 1);
     } else {

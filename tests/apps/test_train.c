@@ -272,7 +272,7 @@ static void test_other_options(void **state)
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         assert_fails(train(rows[i].o, NULL, NULL), QN_ERR_INVALID, rows[i].part);
-    scratch_write_text("cat2.txt", "another text that is long enough for one window of it, surely\n");
+    scratch_write_text("cat2.txt", "another text, long enough for one window of it, surely\n");
     qn_corpus c = { 0 };
     qn_train_result r;
     assert_ok(qn_corpus_add(&c, scratch("cat2.txt")));

@@ -461,7 +461,8 @@ static qn_result build_and_plan(qn_store *s)
     const qn_tensor *loss = qn_sum_all(g, h);
     r = qn_backward(g, loss, NULL, &w, 1, &grad);
     qn_assign(g, w, qn_sum_of(g, (const qn_tensor *const[]){ w, grad }, 2));
-    if (r == QN_OK) r = qn_plan_create(g, &(qn_plan_opts){ .outputs = &loss, .output_count = 1 }, &p);
+    qn_plan_opts o = { .outputs = &loss, .output_count = 1 };
+    if (r == QN_OK) r = qn_plan_create(g, &o, &p);
     qn_plan_destroy(&p);
     qn_graph_destroy(&g);
     return r;
