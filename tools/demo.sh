@@ -20,5 +20,5 @@ cmake --build build/release >build/release/build.log || { tail -n 60 build/relea
 
 quoin=build/release/apps/quoin
 $quoin info
-$quoin train --demo --out "$out"
+$quoin train --demo --minutes 2.5 --out "$out"
 $quoin generate "$out" --prompt "The " --seed 1

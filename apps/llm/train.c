@@ -185,7 +185,8 @@ static qn_result get_trainer(run *r)
     r->event.size = qn_model_count(&r->config);
     QN_TRY(qn_trainer_estimate(r->dev, &r->config, &t, &r->event.memory));
     tell(r, QN_TRAIN_MEMORY);
-    if (r->stopped) return QN_OK;
+    if (r->stopped) return QN_OK; // nothing was written
+    QN_TRY(qn_make_dirs(r->o->out));
     return qn_trainer_create(r->dev, &r->config, &t, &r->trainer);
 }
 
@@ -343,7 +344,6 @@ static qn_result loop(run *r)
 
 static qn_result prepare(run *r)
 {
-    QN_TRY(qn_make_dirs(r->o->out));
     QN_TRY(qn_corpus_split(r->corpus, r->o->held_out, &r->train_text, &r->held_text));
     QN_TRY(get_tokenizer(r));
     tell(r, QN_TRAIN_TOKENIZER);
