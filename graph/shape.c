@@ -54,7 +54,7 @@ int64_t qn_shape_rows(qn_shape s)
 char *qn_shape_format(qn_shape s, char text[QN_SHAPE_TEXT])
 {
     size_t at = (size_t)snprintf(text, QN_SHAPE_TEXT, "[");
-    for (int i = 0; i < s.rank && at < QN_SHAPE_TEXT; i++)
+    for (int i = 0; i < s.rank && i < QN_MAX_RANK && at < QN_SHAPE_TEXT; i++)
         at += (size_t)snprintf(text + at, QN_SHAPE_TEXT - at, i ? ",%lld" : "%lld",
                                (long long)s.dim[i]);
     if (at < QN_SHAPE_TEXT) snprintf(text + at, QN_SHAPE_TEXT - at, "]");
