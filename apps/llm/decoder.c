@@ -158,6 +158,11 @@ void qn_decoder_reset(qn_decoder *d)
     d->used = 0;
 }
 
+void qn_decoder_rewind(qn_decoder *d, int64_t used)
+{
+    if (used < d->used) d->used = used;
+}
+
 qn_result qn_decoder_cache(qn_decoder *d, int64_t layer, int which, float *out)
 {
     char name[32];

@@ -25,6 +25,8 @@ qn_result qn_decoder_feed(qn_decoder *d, const int32_t *ids, const int32_t *keep
 int64_t qn_decoder_used(const qn_decoder *d);    // positions filled
 int64_t qn_decoder_context(const qn_decoder *d);
 void qn_decoder_reset(qn_decoder *d);            // forgets everything
+// Keeps the first `used` positions only; no more than are filled.
+void qn_decoder_rewind(qn_decoder *d, int64_t used);
 // Copies layer i's keys (which = 0) or values (1) of all filled positions: [batch, used, A].
 qn_result qn_decoder_cache(qn_decoder *d, int64_t layer, int which, float *out);
 
