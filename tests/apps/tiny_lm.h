@@ -38,4 +38,18 @@ static inline qn_train_opts tiny_opts(const char *config, const char *out, int64
     };
 }
 
+// A folder with a model that has learned the text by heart, more or less; well below a second.
+static inline void tiny_train(const char *out, int64_t steps)
+{
+    char config[512];
+    snprintf(config, sizeof config, "%s", scratch("config.json"));
+    tiny_write_inputs();
+    const qn_train_opts o = tiny_opts(config, out, steps);
+    qn_corpus c;
+    qn_train_result r;
+    tiny_corpus(&c);
+    assert_ok(qn_train(qn_test_device(), &c, &o, NULL, &r));
+    qn_corpus_free(&c);
+}
+
 #endif
