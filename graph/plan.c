@@ -145,7 +145,7 @@ static qn_result record(qn_plan *p)
         QN_TRY(qn_stream_mark(p->stream, n->name));
         QN_TRY(n->op->record(&rec, n));
         p->times[p->time_count++] = (qn_node_time){
-            .op = n->op->name, .name = n->name, .flops = c.flops, .bytes = c.bytes,
+            .op = n->op->name, .name = n->name, .shape = n->out[0]->shape, .flops = c.flops, .bytes = c.bytes,
         };
         p->stats.flops += c.flops;
         p->stats.traffic += c.bytes;

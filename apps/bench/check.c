@@ -16,6 +16,11 @@ void qn_check_register(const qn_check_suite *table)
     suites = table;
 }
 
+const qn_check_suite *qn_check_suites(void)
+{
+    return suites;
+}
+
 qn_result qn_check_open(qn_context *ctx, const char *select, qn_device *devs[2], size_t *count)
 {
     devs[0] = devs[1] = NULL;
@@ -65,6 +70,15 @@ static bool is_known(const char *op)
     return false;
 }
 
+qn_result qn_check_known(const char *const *ops, size_t count)
+{
+    if (!suites || !suites->op)
+        return qn_fail(QN_ERR_UNSUPPORTED, "this program was built without the cases to check");
+    for (size_t i = 0; i < count; i++)
+        if (!is_known(ops[i])) return unknown_op(ops[i]);
+    return QN_OK;
+}
+
 static void op_free(qn_check_op *op)
 {
     qn_free(op->cases);
@@ -76,12 +90,9 @@ qn_result qn_check_ops(qn_device *const *devs, size_t count, const qn_check_opts
 {
     static const qn_check_opts all = { 0 };
     if (!opts) opts = &all;
-    if (!suites || !suites->op)
-        return qn_fail(QN_ERR_UNSUPPORTED, "this program was built without the cases to check");
     if (!count) return qn_fail(QN_ERR_INVALID, "a check needs a device");
 
-    for (size_t i = 0; i < opts->op_count; i++)
-        if (!is_known(opts->ops[i])) return unknown_op(opts->ops[i]);
+    QN_TRY(qn_check_known(opts->ops, opts->op_count));
 
     double start = qn_clock();
     qn_check_report report = { .device = *qn_device_describe(devs[0]) };

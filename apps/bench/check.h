@@ -7,6 +7,9 @@
 #include <quoin/engine.h>
 #include <stdio.h>
 
+struct qn_bench_ops_opts;
+struct qn_bench_log;
+
 // One case, or one refusal, of an operation.
 typedef struct qn_check_case {
     char name[64];
@@ -33,11 +36,17 @@ typedef struct qn_check_suite {
     const char *op;
     qn_result (*run)(const struct qn_check_suite *s, qn_device *const *devs, size_t count,
                      const char *filter, qn_check_op *out);
+    // Times the operation's larger cases, see ops.h.
+    qn_result (*time)(const struct qn_check_suite *s, qn_device *dev,
+                      const struct qn_bench_ops_opts *opts, struct qn_bench_log *log);
     const void *data;
 } qn_check_suite;
 
 // The suites of this program, ended by a row without a name. They must outlive all checks.
 void qn_check_register(const qn_check_suite *suites);
+const qn_check_suite *qn_check_suites(void); // what was registered
+// QN_OK, or QN_ERR_INVALID with the known operations.
+qn_result qn_check_known(const char *const *ops, size_t count);
 
 // Opens the devices a check uses: the selected one and, where that is a flat device, the same again
 // with its subgroup and texel capabilities hidden, so that both forms of every kernel are covered.

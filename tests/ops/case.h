@@ -57,6 +57,8 @@ typedef struct qn_case {
     void (*ref)(const struct qn_case *c, qn_ref *in, qn_ref *out);
     double grad_slack; // factor on the gradient's tolerance; 0: 1. Say why beside it.
     bool bench;        // a shape worth timing
+    bool large;        // only timed, as it would take the tests too long; its values are proved
+                       // on the device before it is
     bool no_grad_ref;  // the reference is not differentiable by differences (integers, sampling)
     uint32_t no_grad_out; // bit i: out[i] is given without a gradient, like the rows of
                           // qn_cross_entropy(); it takes no part in the objective

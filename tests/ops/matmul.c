@@ -134,7 +134,8 @@ static void ref(const qn_case *c, qn_ref *in, qn_ref *out)
 #define BENCH(label, m, n, k, flags)                                                               \
     {                                                                                              \
         .name = label, .inputs = 2, .in = { A_OF(m, k, flags), B_OF(k, n, flags) },                \
-        .params = &(const setup){ flags, QN_IDENTITY }, .build = build, .ref = ref, .bench = true  \
+        .params = &(const setup){ flags, QN_IDENTITY }, .build = build, .ref = ref, .bench = true, \
+        .large = (double)(m) * (n) * (k) > 2e8                                                     \
     }
 
 static const qn_case cases[] = {
@@ -198,6 +199,9 @@ static const qn_case cases[] = {
     LONG("tn_3x2x131075", 3, 2, 131075, TA, QN_IDENTITY),
     LONG("nt_1x1x131076", 1, 1, 131076, TB, QN_TANH),
     BENCH("nn_512", 512, 512, 512, 0),
+    BENCH("nn_1024", 1024, 1024, 1024, 0),
+    BENCH("nn_1x4096x1024", 1, 4096, 1024, 0),
+    BENCH("nt_1x4096x1024", 1, 4096, 1024, TB),
     BENCH("nn_2048x128x64", 2048, 128, 64, 0),
     BENCH("nn_1024x256x128", 1024, 256, 128, 0),
     BENCH("nn_1024x512x256", 1024, 512, 256, 0),

@@ -6,6 +6,7 @@
 #include "case.h"
 
 #include "bench/check.h"
+#include "bench/ops.h"
 
 // For each case whose name contains `filter` (NULL: all) and each device:
 //   forward       against the double reference, poisoned arena: unwritten outputs are NaN
@@ -17,6 +18,10 @@
 // there; the call itself fails only where host memory is short.
 qn_result qn_run_op(const char *op, const qn_op_test *test, qn_device *const *devs, size_t count,
                     const char *filter, qn_check_op *out);
+
+// Times the cases marked for it, forward and backward, each proved first: `quoin bench ops`.
+qn_result qn_time_op(const char *op, const qn_op_test *test, qn_device *dev,
+                     const qn_bench_ops_opts *opts, qn_bench_log *log);
 
 // One suite for each row of graph/ops.def, for qn_check_register().
 extern const qn_check_suite qn_op_suites[];

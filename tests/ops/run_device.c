@@ -7,7 +7,7 @@ enum { STORE_GUARD = 64 };                    // words on either side of a store
 static const uint32_t guard_word = 0x7fc0beefu; // a NaN of our own
 
 // One execution in progress.
-typedef struct session {
+struct run_session {
     run_job *j;
     const run_variant *v;
     qn_device *dev;
@@ -19,7 +19,8 @@ typedef struct session {
     const qn_tensor *weight[QN_CASE_OUTPUTS]; // leaves; NULL: not in the objective
     const qn_tensor *grad[QN_CASE_INPUTS];    // NULL: none
     run_result *res;
-} session;
+};
+typedef struct run_session session;
 
 // ----------------------------------------------------------------------------------- leaves
 
@@ -92,6 +93,7 @@ static void make_leaves(session *s, const qn_tensor *given[QN_CASE_INPUTS])
 static qn_result add_objective(session *s)
 {
     const qn_tensor *loss = NULL;
+    qn_graph_scope(s->g, RUN_OBJECTIVE);
     for (int o = 0; o < s->res->outputs; o++) {
         const qn_tensor *out = s->out[o];
         bool counts = out->dtype == QN_F32 && out->needs_grad && !(s->j->c->no_grad_out >> o & 1);
@@ -102,6 +104,7 @@ static qn_result add_objective(session *s)
         const qn_tensor *part = qn_sum_all(s->g, qn_mul(s->g, out, s->weight[o]));
         loss = loss ? qn_add(s->g, loss, part) : part;
     }
+    qn_graph_scope(s->g, NULL);
     QN_TRY(qn_graph_status(s->g));
     if (!loss)
         return qn_fail(QN_ERR_INVALID, "no f32 output depends on an input marked for a gradient");
@@ -145,6 +148,7 @@ static qn_result make_plan(session *s)
         .output_count = count,
         .poison = s->v->poison,
         .no_inplace = s->v->no_inplace,
+        .profile = s->v->profile,
     };
     return qn_plan_create(s->g, &opts, &s->plan);
 }
@@ -220,6 +224,35 @@ static void close_session(session *s)
     qn_plan_destroy(&s->plan);
     qn_graph_destroy(&s->g);
     for (int i = 0; i < QN_CASE_INPUTS; i++) qn_store_destroy(&s->store[i]);
+}
+
+qn_result run_open(run_job *j, qn_device *dev, const run_variant *v, run_result *res,
+                   run_session **out)
+{
+    *res = (run_result){ 0 };
+    session *s = qn_calloc(1, sizeof *s);
+    if (!s) return qn_no_memory(sizeof *s);
+    *s = (session){ .j = j, .v = v, .dev = dev, .res = res };
+    qn_result r = make_stores(s);
+    if (r == QN_OK) r = make_graph(s);
+    if (r == QN_OK) r = make_plan(s);
+    if (r == QN_OK) r = set_inputs(s);
+    if (r == QN_OK) r = write_stores(s);
+    *out = s;
+    if (r != QN_OK) run_close(out);
+    return r;
+}
+
+qn_plan *run_plan(run_session *s)
+{
+    return s->plan;
+}
+
+void run_close(run_session **s)
+{
+    if (*s) close_session(*s);
+    qn_free(*s);
+    *s = NULL;
 }
 
 bool run_execute(run_job *j, qn_device *dev, const run_variant *v, run_result *out)

@@ -69,8 +69,12 @@ typedef struct run_variant {
     const char *what; // named in faults
     bool backward;    // with the gradients of the objective, see run_gradient.c
     bool indirect;    // f32 inputs pass through an operation, so that they may be overwritten
-    bool no_inplace, poison;
+    bool no_inplace, poison, profile;
 } run_variant;
+
+// The scope of the objective's nodes: their names begin with it, those of its gradient with
+// "d(" RUN_OBJECTIVE.
+#define RUN_OBJECTIVE "objective"
 
 typedef struct run_value {
     qn_dtype dtype;
@@ -90,6 +94,12 @@ typedef struct run_result {
 // Builds, plans and runs the case twice. Memory comes from the job's arena. False after a fault
 // that leaves nothing to compare.
 bool run_execute(run_job *j, qn_device *dev, const run_variant *v, run_result *out);
+// The same in steps, for timing: a plan with its inputs set, ready to be run as often as wanted.
+typedef struct run_session run_session;
+qn_result run_open(run_job *j, qn_device *dev, const run_variant *v, run_result *res,
+                   run_session **out);
+qn_plan *run_plan(run_session *s);
+void run_close(run_session **s);
 // Are all values the same bits? Otherwise a fault.
 void run_same_bits(run_job *j, const char *what, const run_result *a, const run_result *b);
 
@@ -97,5 +107,8 @@ void run_same_bits(run_job *j, const char *what, const run_result *a, const run_
 
 // Compares the gradients of a backward execution with differences of the reference.
 qn_result run_check_gradient(run_job *j, const run_result *got);
+
+// Proves the forward values, or the gradients, on one device (run.c).
+qn_result run_prove(run_job *j, qn_device *dev, bool gradient);
 
 #endif

@@ -141,6 +141,7 @@ QN_API qn_plan_stats qn_plan_describe(const qn_plan *p);
 typedef struct qn_node_time {
     const char *op;   // "matmul"
     const char *name; // "h.0.attn.q"
+    qn_shape shape;   // of its first output
     double seconds;
     uint64_t flops, bytes;
 } qn_node_time;

@@ -1,0 +1,28 @@
+// `quoin bench`: what its parts share. The options are one struct, as every part reads some.
+#ifndef QN_BENCH_COMMAND_H
+#define QN_BENCH_COMMAND_H
+
+#include "bench/ops.h"
+#include "cli/command.h"
+#include "cli/report.h"
+
+typedef struct qn_bench_opts {
+    bool csv, forward_only;
+    const char *save, *baseline, *html, *svg, *filter, *preset;
+    double seconds;
+    int proof, dtype;
+    int64_t batch, length, vocab;
+} qn_bench_opts;
+
+typedef struct qn_bench_run {
+    const qn_cli *cli;
+    const qn_bench_opts *o;
+    qn_context *ctx;
+    qn_device *dev;
+    qn_peaks peaks;
+    qn_bench_log log;
+    qn_report *report; // the table or CSV being printed
+    qn_result printed;
+} qn_bench_run;
+
+#endif

@@ -1,0 +1,275 @@
+// `quoin bench`: figures from times, records to files and back, and what the program says.
+#include "bench/measure.h"
+#include "cli/command.h"
+#include "io/json.h"
+#include "scratch.h"
+
+#include <fcntl.h>
+#include <math.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+// ------------------------------------------------------------------------------------ figures
+
+static void test_times(void **state)
+{
+    (void)state;
+    double one[] = { 3 };
+    qn_times t = qn_times_of(one, 1);
+    assert_true(t.median == 3 && t.p10 == 3 && t.p90 == 3 && t.runs == 1);
+    double many[] = { 5, 1, 4, 2, 3, 11, 6, 10, 8, 7, 9 };
+    t = qn_times_of(many, 11);
+    assert_true(t.median == 6 && t.p10 == 2 && t.p90 == 10 && t.runs == 11);
+    double two[] = { 4, 2 };
+    assert_true(qn_times_of(two, 2).median == 3);
+}
+
+typedef struct counter {
+    int calls, fail_at;
+} counter;
+
+static qn_result once(void *user, double *seconds)
+{
+    counter *c = user;
+    if (++c->calls == c->fail_at) return qn_fail(QN_ERR_DEVICE_LOST, "gone");
+    seconds[0] = c->calls == 1 ? 100 : 2; // the first compiles and does not count
+    seconds[1] = 7;
+    return QN_OK;
+}
+
+static void test_measuring(void **state)
+{
+    (void)state;
+    counter c = { 0 };
+    qn_times t[2];
+    qn_measure_opts opts = { .seconds = 1e-9, .least = 6 };
+    assert_ok(qn_measure_parts(&opts, once, &c, 2, t));
+    assert_int_equal(c.calls, 7);
+    assert_true(t[0].median == 2 && t[0].p90 == 2 && t[1].median == 7);
+    opts = (qn_measure_opts){ .seconds = 60, .most = 9 };
+    c = (counter){ 0 };
+    assert_ok(qn_measure_parts(&opts, once, &c, 2, t));
+    assert_int_equal(t[0].runs, 9);
+    for (int at = 1; at < 4; at++) {
+        c = (counter){ .fail_at = at };
+        assert_int_equal(qn_measure_parts(&opts, once, &c, 2, t), QN_ERR_DEVICE_LOST);
+    }
+}
+
+static const qn_peaks peaks = {
+    .types = { [QN_PEAK_F32] = { 1e9 } },
+    .copies = { { 1e6, 8e9 }, { 1e7, 2e9 }, { 1e8, 1e9 } },
+};
+
+static void test_ceilings(void **state)
+{
+    (void)state;
+    assert_true(qn_peak_memory(&peaks, 10) == 8e9);
+    assert_true(qn_peak_memory(&peaks, 1e6) == 8e9);
+    assert_true(qn_peak_memory(&peaks, 2e6) == 2e9);
+    assert_true(qn_peak_memory(&peaks, 1e9) == 1e9); // beyond the largest copy
+    const qn_peaks none = { 0 };
+    assert_true(qn_peak_memory(&none, 1e6) == 0);
+
+    qn_times t = { .median = 0.5, .p10 = 0.4, .p90 = 0.6, .runs = 9 };
+    qn_bench_record r = qn_bench_record_start("ops", "a", "b", "c");
+    qn_bench_judge(&r, &t, 1e8, 1e6, &peaks); // 0.1 s of arithmetic, 0.000125 s of memory
+    assert_true(fabs(r.fraction_of_peak - 0.2) < 1e-12 && fabs(r.gflops - 0.2) < 1e-12);
+    assert_string_equal(r.bound, "arithmetic");
+    assert_int_equal(r.status, QN_BENCH_OK);
+    r = qn_bench_record_start("ops", "a", "b", "c");
+    qn_bench_judge(&r, &t, 1e6, 1e8, &peaks);
+    assert_string_equal(r.bound, "memory");
+    assert_true(fabs(r.fraction_of_peak - 0.2) < 1e-12);
+    // More than the device can do is said, not believed.
+    r = qn_bench_record_start("ops", "a", "b", "c");
+    qn_bench_judge(&r, &t, 1e9, 0, &peaks);
+    assert_int_equal(r.status, QN_BENCH_FLAGGED);
+    // What was not counted has no rate; nothing takes no time.
+    r = qn_bench_record_start("ops", "a", "b", "c");
+    qn_bench_judge(&r, &t, 0, 0, &peaks);
+    assert_true(isnan(r.gflops) && isnan(r.gbytes_per_s) && isnan(r.fraction_of_peak));
+    t.median = 0;
+    qn_bench_judge(&r, &t, 1, 1, &peaks);
+    assert_int_equal(r.status, QN_BENCH_FLAGGED);
+    assert_true(isnan(r.gflops));
+}
+
+static void test_excuses(void **state)
+{
+    (void)state;
+    qn_bench_record r = qn_bench_record_start("ops", "a", "b", "c");
+    assert_ok(qn_bench_excuse(&r, qn_fail(QN_ERR_UNSUPPORTED, "lacks it")));
+    assert_int_equal(r.status, QN_BENCH_UNSUPPORTED);
+    assert_string_equal(r.note, "lacks it");
+    assert_ok(qn_bench_excuse(&r, qn_fail(QN_ERR_INVALID, "wrong")));
+    assert_int_equal(r.status, QN_BENCH_FAILED);
+    assert_int_equal(qn_bench_excuse(&r, qn_fail(QN_ERR_DEVICE_LOST, "gone")), QN_ERR_DEVICE_LOST);
+}
+
+// ------------------------------------------------------------------------------------ files
+
+static qn_result save_and_load(void *state)
+{
+    qn_bench_log *log = state, back = { 0 };
+    QN_TRY(qn_bench_save(log, scratch("log.jsonl")));
+    qn_result r = qn_bench_load(scratch("log.jsonl"), &back);
+    if (r != QN_OK) return r;
+    assert_int_equal(back.count, log->count);
+    assert_string_equal(back.device, log->device);
+    for (size_t i = 0; i < back.count; i++) {
+        const qn_bench_record *a = &log->records[i], *b = &back.records[i];
+        assert_string_equal(a->bench, b->bench);
+        assert_string_equal(a->variant, b->variant);
+        assert_string_equal(a->form, b->form);
+        assert_int_equal(a->status, b->status);
+        assert_true(a->seconds_p90 == b->seconds_p90 || isnan(b->seconds_p90));
+        assert_true(isnan(a->gflops) == isnan(b->gflops));
+    }
+    qn_bench_log_free(&back);
+    return QN_OK;
+}
+
+static void test_files(void **state)
+{
+    (void)state;
+    qn_bench_log log = { .device = "a \"device\"", .driver = "d", .commit = "c", .form = "flat" };
+    qn_bench_record r = qn_bench_record_start("ops", "matmul", "forward", "[3,4]");
+    qn_bench_judge(&r, &(qn_times){ .median = 0.1, .p10 = 0.09, .p90 = 0.3, .runs = 12 }, 1e7, 1e6, &peaks);
+    assert_ok(qn_bench_log_add(&log, &r));
+    r = qn_bench_record_start("peak", "i8", "", "");
+    r.status = QN_BENCH_UNSUPPORTED;
+    assert_ok(qn_bench_log_add(&log, &r));
+    fail_each_allocation(save_and_load, &log);
+    qn_bench_log_free(&log);
+}
+
+#define LINE                                                                                       \
+    "{\"bench\":\"ops\",\"name\":\"a\",\"variant\":\"v\",\"shape\":\"s\",\"form\":\"flat\","       \
+    "\"bound\":\"\",\"note\":\"\",\"status\":\"%s\",\"seconds_median\":%s,\"device\":\"%s\","      \
+    "\"driver\":\"d\",\"commit\":\"c\"}\n"
+
+static void refuse(const char *text, const char *message)
+{
+    qn_bench_log log;
+    scratch_write_text("bad.jsonl", text);
+    qn_result r = qn_bench_load(scratch("bad.jsonl"), &log);
+    assert_int_equal(r, QN_ERR_FORMAT);
+    if (!strstr(qn_error_message(), message)) fail_msg("%s", qn_error_message());
+    assert_int_equal(log.count, 0);
+}
+
+static void test_bad_files(void **state)
+{
+    (void)state;
+    char text[2048];
+    refuse("", "no record");
+    refuse("\n\n", "no record");
+    refuse("{\"bench\":1}\n", "record 1");
+    refuse("[]\n", "expected an object");
+    refuse("{\n", "record 1");
+    snprintf(text, sizeof text, LINE, "odd", "1", "d");
+    refuse(text, "status");
+    snprintf(text, sizeof text, LINE, "ok", "-1", "d");
+    refuse(text, "seconds_median");
+    snprintf(text, sizeof text, LINE LINE, "ok", "1", "d", "ok", "1", "e");
+    refuse(text, "record 2");
+    qn_bench_log log;
+    assert_int_equal(qn_bench_load(scratch("absent"), &log), QN_ERR_IO);
+}
+
+// ------------------------------------------------------------------------------------ program
+
+static char *out, *err;
+static int status;
+
+static void open_as(const char *path, int target)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    if (fd < 0 || dup2(fd, target) < 0) _exit(127);
+}
+
+static void run(char *const *args)
+{
+    char *argv[24] = { QN_PROGRAM, "bench" };
+    for (int i = 0; args[i]; i++) argv[i + 2] = args[i];
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (!child) {
+        open_as(QN_SCRATCH_DIR "/stdout", 1);
+        open_as(QN_SCRATCH_DIR "/stderr", 2);
+        execv(argv[0], argv);
+        _exit(127);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    size_t size;
+    qn_free(out);
+    qn_free(err);
+    out = err = NULL;
+    scratch_read("stdout", &out, &size);
+    scratch_read("stderr", &err, &size);
+}
+#define RUN(...) run((char *[]){ __VA_ARGS__, NULL })
+
+static void expect(int code, const char *message)
+{
+    if (status != code || !strstr(err, message)) fail_msg("status %d: %s", status, err);
+}
+
+static void test_misuse(void **state)
+{
+    (void)state;
+    RUN("peek");
+    expect(QN_EXIT_MISUSED, "did you mean 'peak'?");
+    RUN("peak", "more");
+    expect(QN_EXIT_MISUSED, "found 1 arguments, expected 0");
+    RUN("peak", "--json", "--csv");
+    expect(QN_EXIT_MISUSED, "not both");
+    RUN("ops", "matmull");
+    expect(QN_EXIT_FAILED, "did you mean \"matmul\"?");
+}
+
+// Every line of --json carries every member, and the same records are in the saved file.
+static void test_operations(void **state)
+{
+    (void)state;
+    RUN("ops", "combine", "sort", "--time", "0.001", "--json", "--save", (char *)scratch("o.jsonl"));
+    assert_int_equal(status, QN_EXIT_DONE);
+    static const char *const members[] = {
+        "device", "driver", "commit", "variant", "shape", "seconds_median", "seconds_p10",
+        "seconds_p90", "gflops", "gbytes_per_s", "fraction_of_peak", "status",
+    };
+    size_t lines = 0;
+    for (char *line = out, *end; (end = strchr(line, '\n')); line = end + 1, lines++) {
+        qn_json_doc *doc;
+        assert_ok(qn_json_parse("line", line, (size_t)(end - line), NULL, &doc));
+        for (size_t i = 0; i < sizeof members / sizeof *members; i++)
+            if (!qn_json_find(qn_json_root(doc), members[i]).node) fail_msg("no %s", members[i]);
+        qn_json_close(&doc);
+    }
+    assert_true(lines >= 3); // combine forward and backward, two sorts
+    qn_bench_log log;
+    assert_ok(qn_bench_load(scratch("o.jsonl"), &log));
+    assert_int_equal(log.count, lines);
+    for (size_t i = 0; i < log.count; i++) assert_true(log.records[i].seconds_median > 0);
+    qn_bench_log_free(&log);
+}
+
+static int clean(void **state)
+{
+    qn_free(out);
+    qn_free(err);
+    return scratch_remove(state);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_times),     cmocka_unit_test(test_measuring),
+        cmocka_unit_test(test_ceilings),  cmocka_unit_test(test_excuses),
+        cmocka_unit_test(test_files),     cmocka_unit_test(test_bad_files),
+        cmocka_unit_test(test_misuse),    cmocka_unit_test(test_operations),
+    };
+    return cmocka_run_group_tests(tests, scratch_make, clean);
+}
