@@ -13,8 +13,8 @@ static const qn_opt options[] = {
     { "csv", 0, QN_AT_FLAG(qn_bench_opts, csv), .section = "Results", .help = "results as CSV" },
     { "save", 'o', QN_AT_PATH(qn_bench_opts, save), .value = "FILE",
       .help = "also write the records to a file, for compare and --baseline" },
-    { "time", 't', QN_AT_FLOAT(qn_bench_opts, seconds), .initial = "0.3", .min = 0.001,
-      .max = 3600, .section = "Measuring", .help = "seconds to spend on one measurement" },
+    { "time", 't', QN_AT_FLOAT(qn_bench_opts, seconds), .initial = "0.3", .min = 0.001, .max = 3600,
+      .section = "Measuring", .help = "seconds to spend on one measurement" },
     { "case", 0, QN_AT_STRING(qn_bench_opts, filter), .value = "TEXT",
       .help = "ops: only cases whose name contains this" },
     { "proof", 0, QN_AT_CHOICE(qn_bench_opts, proof), .words = "forward|gradient|none",
@@ -24,8 +24,8 @@ static const qn_opt options[] = {
       .help = "ops: also the operations of a training step of this preset" },
     { "batch", 'b', QN_AT_INT(qn_bench_opts, batch), .initial = "8", .min = 1, .max = 65536,
       .help = "windows of a training step" },
-    { "length", 'l', QN_AT_INT(qn_bench_opts, length), .initial = "128", .min = 2,
-      .max = 1 << 20, .help = "tokens of a window" },
+    { "length", 'l', QN_AT_INT(qn_bench_opts, length), .initial = "128", .min = 2, .max = 1 << 20,
+      .help = "tokens of a window" },
     { "vocab", 0, QN_AT_INT(qn_bench_opts, vocab), .initial = "512", .min = 2, .max = 1 << 20,
       .help = "size of the vocabulary" },
     { "dtype", 0, QN_AT_CHOICE(qn_bench_opts, dtype), .words = "f32|f16|bf16", .initial = "f32",
@@ -36,18 +36,40 @@ static const qn_opt options[] = {
 // ------------------------------------------------------------------------------------ printing
 
 static const qn_column text_columns[] = {
-    { "name" }, { "variant" }, { "shape" }, { "ms", QN_COLUMN_REAL },
-    { "p10", QN_COLUMN_REAL, 3 }, { "p90", QN_COLUMN_REAL, 3 }, { "GF/s", QN_COLUMN_REAL },
-    { "GB/s", QN_COLUMN_REAL }, { "of_peak", QN_COLUMN_REAL, 2 }, { "bound" }, { "remark" },
+    { "name" },
+    { "variant" },
+    { "shape" },
+    { "ms", QN_COLUMN_REAL },
+    { "p10", QN_COLUMN_REAL, 3 },
+    { "p90", QN_COLUMN_REAL, 3 },
+    { "GF/s", QN_COLUMN_REAL },
+    { "GB/s", QN_COLUMN_REAL },
+    { "of_peak", QN_COLUMN_REAL, 2 },
+    { "bound" },
+    { "remark" },
 };
 
 static const qn_column csv_columns[] = {
-    { "bench" }, { "name" }, { "variant" }, { "shape" }, { "form" }, { "status" },
-    { "seconds_median", QN_COLUMN_REAL }, { "seconds_p10", QN_COLUMN_REAL },
-    { "seconds_p90", QN_COLUMN_REAL }, { "runs", QN_COLUMN_INT }, { "gflops", QN_COLUMN_REAL },
-    { "gbytes_per_s", QN_COLUMN_REAL }, { "fraction_of_peak", QN_COLUMN_REAL }, { "bound" },
-    { "tokens_per_s", QN_COLUMN_REAL }, { "memory", QN_COLUMN_REAL }, { "note" }, { "device" },
-    { "driver" }, { "commit" },
+    { "bench" },
+    { "name" },
+    { "variant" },
+    { "shape" },
+    { "form" },
+    { "status" },
+    { "seconds_median", QN_COLUMN_REAL },
+    { "seconds_p10", QN_COLUMN_REAL },
+    { "seconds_p90", QN_COLUMN_REAL },
+    { "runs", QN_COLUMN_INT },
+    { "gflops", QN_COLUMN_REAL },
+    { "gbytes_per_s", QN_COLUMN_REAL },
+    { "fraction_of_peak", QN_COLUMN_REAL },
+    { "bound" },
+    { "tokens_per_s", QN_COLUMN_REAL },
+    { "memory", QN_COLUMN_REAL },
+    { "note" },
+    { "device" },
+    { "driver" },
+    { "commit" },
 };
 
 static qn_value real_or_none(double v)
@@ -59,17 +81,25 @@ static qn_result print_text(qn_bench_run *run, const qn_bench_record *r)
 {
     char remark[512];
     const bool plain = r->status == QN_BENCH_OK;
-    size_t used = (size_t)snprintf(remark, sizeof remark, "%s%s", plain ? "" : qn_bench_status_name(r->status),
+    size_t used = (size_t)snprintf(remark, sizeof remark, "%s%s",
+                                   plain ? "" : qn_bench_status_name(r->status),
                                    plain || !r->note[0] ? "" : ": ");
     used += (size_t)snprintf(remark + used, sizeof remark - used, "%s", r->note);
     if (isfinite(r->tokens_per_s) && used < sizeof remark)
         snprintf(remark + used, sizeof remark - used, "%s%.0f tokens/s", used ? ", " : "",
                  r->tokens_per_s);
     const qn_value row[] = {
-        QN_TEXT(r->name), QN_TEXT(r->variant), QN_TEXT(r->shape),
-        real_or_none(1e3 * r->seconds_median), real_or_none(1e3 * r->seconds_p10),
-        real_or_none(1e3 * r->seconds_p90), real_or_none(r->gflops), real_or_none(r->gbytes_per_s),
-        real_or_none(r->fraction_of_peak), QN_TEXT(r->bound), QN_TEXT(remark),
+        QN_TEXT(r->name),
+        QN_TEXT(r->variant),
+        QN_TEXT(r->shape),
+        real_or_none(1e3 * r->seconds_median),
+        real_or_none(1e3 * r->seconds_p10),
+        real_or_none(1e3 * r->seconds_p90),
+        real_or_none(r->gflops),
+        real_or_none(r->gbytes_per_s),
+        real_or_none(r->fraction_of_peak),
+        QN_TEXT(r->bound),
+        QN_TEXT(remark),
     };
     return qn_report_row(run->report, row);
 }
@@ -78,12 +108,26 @@ static qn_result print_csv(qn_bench_run *run, const qn_bench_record *r)
 {
     const qn_bench_log *l = &run->log;
     const qn_value row[] = {
-        QN_TEXT(r->bench), QN_TEXT(r->name), QN_TEXT(r->variant), QN_TEXT(r->shape),
-        QN_TEXT(r->form), QN_TEXT(qn_bench_status_name(r->status)), real_or_none(r->seconds_median),
-        real_or_none(r->seconds_p10), real_or_none(r->seconds_p90), QN_INT(r->runs),
-        real_or_none(r->gflops), real_or_none(r->gbytes_per_s), real_or_none(r->fraction_of_peak),
-        QN_TEXT(r->bound), real_or_none(r->tokens_per_s), real_or_none(r->memory), QN_TEXT(r->note),
-        QN_TEXT(l->device), QN_TEXT(l->driver), QN_TEXT(l->commit),
+        QN_TEXT(r->bench),
+        QN_TEXT(r->name),
+        QN_TEXT(r->variant),
+        QN_TEXT(r->shape),
+        QN_TEXT(r->form),
+        QN_TEXT(qn_bench_status_name(r->status)),
+        real_or_none(r->seconds_median),
+        real_or_none(r->seconds_p10),
+        real_or_none(r->seconds_p90),
+        QN_INT(r->runs),
+        real_or_none(r->gflops),
+        real_or_none(r->gbytes_per_s),
+        real_or_none(r->fraction_of_peak),
+        QN_TEXT(r->bound),
+        real_or_none(r->tokens_per_s),
+        real_or_none(r->memory),
+        QN_TEXT(r->note),
+        QN_TEXT(l->device),
+        QN_TEXT(l->driver),
+        QN_TEXT(l->commit),
     };
     return qn_report_row(run->report, row);
 }
@@ -117,11 +161,10 @@ static qn_result open_printing(qn_bench_run *run)
     run->log.user = run;
     if (run->cli->json) return QN_OK;
     const bool csv = run->o->csv;
-    return qn_report_open(stdout, csv ? QN_REPORT_CSV : QN_REPORT_TEXT,
-                          csv ? csv_columns : text_columns,
-                          csv ? sizeof csv_columns / sizeof *csv_columns
-                              : sizeof text_columns / sizeof *text_columns,
-                          &run->report);
+    return qn_report_open(
+        stdout, csv ? QN_REPORT_CSV : QN_REPORT_TEXT, csv ? csv_columns : text_columns,
+        csv ? sizeof csv_columns / sizeof *csv_columns : sizeof text_columns / sizeof *text_columns,
+        &run->report);
 }
 
 // ------------------------------------------------------------------------------------ parts
@@ -142,12 +185,17 @@ static qn_result bench_peak(qn_bench_run *run)
     return qn_peaks_measure(run->dev, &m, &run->log, &run->peaks);
 }
 
+static qn_result check_ops(qn_bench_run *run)
+{
+    qn_check_register(qn_op_suites);
+    return qn_check_known(run->cli->args + 1, run->cli->arg_count - 1);
+}
+
 static qn_result bench_ops(qn_bench_run *run)
 {
     static const qn_dtype dtypes[] = { QN_F32, QN_F16, QN_BF16 };
     const qn_bench_opts *o = run->o;
     const qn_measure_opts quick = { .seconds = 0.1 };
-    qn_check_register(qn_op_suites);
     qn_bench_ops_opts opts = {
         .ops = run->cli->args + 1,
         .op_count = run->cli->arg_count - 1,
@@ -158,9 +206,11 @@ static qn_result bench_ops(qn_bench_run *run)
         .peaks = &run->peaks,
         .go_on = go_on,
     };
-    QN_TRY(qn_check_known(opts.ops, opts.op_count));
     QN_TRY(qn_peaks_measure(run->dev, &quick, NULL, &run->peaks));
     QN_TRY(qn_bench_cases(run->dev, &opts, &run->log));
+    if (!o->preset && !run->log.count)
+        return qn_fail(QN_ERR_INVALID, "no case of these operations is marked for timing%s",
+                       o->filter ? " and has that in its name" : "");
     if (!o->preset) return QN_OK;
     const qn_bench_model_opts model = {
         .preset = o->preset,
@@ -177,10 +227,11 @@ static qn_result bench_ops(qn_bench_run *run)
 // In the order of the command's arg_words.
 static const struct {
     qn_result (*run)(qn_bench_run *run);
-    int args; // at most, behind the word; -1: any number
+    int args;                              // at most, behind the word; -1: any number
+    qn_result (*check)(qn_bench_run *run); // arguments, before a device is opened; may be NULL
 } parts[] = {
-    { bench_peak, 0 },
-    { bench_ops, -1 },
+    { bench_peak, 0, NULL },
+    { bench_ops, -1, check_ops },
 };
 
 static qn_result finish(qn_bench_run *run, qn_result r)
@@ -205,6 +256,8 @@ static int run(const qn_cli *cli, const void *opts)
         return qn_cli_misuse(cli, "%s: found %zu arguments, expected %d", cli->args[0],
                              cli->arg_count - 1, parts[word].args);
     if (cli->json && run.o->csv) return qn_cli_misuse(cli, "--json or --csv, not both");
+    if (parts[word].check && parts[word].check(&run) != QN_OK)
+        return qn_cli_misuse(cli, "%s", qn_error_message());
     qn_interrupt_watch();
     qn_result r = qn_cli_open(cli, &run.ctx, &run.dev);
     if (r == QN_OK) {

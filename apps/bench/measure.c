@@ -41,8 +41,8 @@ static qn_times times_of_part(const double *took, size_t runs, size_t parts, siz
 }
 
 qn_result qn_measure_parts(const qn_measure_opts *opts,
-                           qn_result (*once)(void *user, double *seconds), void *user,
-                           size_t parts, qn_times *out)
+                           qn_result (*once)(void *user, double *seconds), void *user, size_t parts,
+                           qn_times *out)
 {
     const double limit = opts && opts->seconds > 0 ? opts->seconds : 0.3;
     const size_t least = opts && opts->least ? (size_t)opts->least : 5,
@@ -90,7 +90,8 @@ void qn_bench_judge(qn_bench_record *r, const qn_times *t, double flops, double 
     if (flops > 0) r->gflops = 1e-9 * flops / t->median;
     if (bytes > 0) r->gbytes_per_s = 1e-9 * bytes / t->median;
     if (!peaks) return;
-    const double arithmetic = peaks->types[QN_PEAK_F32].flops, memory = qn_peak_memory(peaks, bytes);
+    const double arithmetic = peaks->types[QN_PEAK_F32].flops,
+                 memory = qn_peak_memory(peaks, bytes);
     const double a = flops > 0 && arithmetic > 0 ? flops / arithmetic : 0,
                  m = bytes > 0 && memory > 0 ? bytes / memory : 0;
     if (!(a > 0) && !(m > 0)) return;
@@ -107,7 +108,7 @@ qn_result qn_bench_excuse(qn_bench_record *r, qn_result result)
     if (result == QN_OK) return QN_OK;
     r->status = result == QN_ERR_UNSUPPORTED ? QN_BENCH_UNSUPPORTED : QN_BENCH_FAILED;
     snprintf(r->note, sizeof r->note, "%.250s", qn_error_message());
-    bool fatal = result == QN_ERR_NO_MEMORY || result == QN_ERR_DEVICE_LOST ||
-                 result == QN_ERR_CANCELLED;
+    bool fatal =
+        result == QN_ERR_NO_MEMORY || result == QN_ERR_DEVICE_LOST || result == QN_ERR_CANCELLED;
     return fatal ? result : QN_OK;
 }

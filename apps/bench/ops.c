@@ -129,7 +129,8 @@ static qn_result add_step(const step_job *j, const qn_times *times,
                           const qn_bench_model_opts *model, qn_bench_log *log)
 {
     char shape[96], variant[96];
-    snprintf(shape, sizeof shape, "%lldx%lld", (long long)model->batch, (long long)model->positions);
+    snprintf(shape, sizeof shape, "%lldx%lld", (long long)model->batch,
+             (long long)model->positions);
     snprintf(variant, sizeof variant, "training step of %s", model->preset);
     qn_bench_record r = qn_bench_record_start("ops", "step", variant, shape);
     double flops = 0, bytes = 0;
@@ -179,8 +180,15 @@ qn_result qn_bench_step_ops(qn_device *dev, const qn_bench_model_opts *model,
     step_job j = { 0 };
     QN_TRY(qn_model_preset(model->preset, model->vocab, &c));
     const qn_trainer_opts trainer = {
-        .batch = model->batch, .positions = model->positions, .weights = model->weights,
-        .beta1 = 0.9, .beta2 = 0.95, .epsilon = 1e-8, .clip = 1, .profile = true, .seed = 1,
+        .batch = model->batch,
+        .positions = model->positions,
+        .weights = model->weights,
+        .beta1 = 0.9,
+        .beta2 = 0.95,
+        .epsilon = 1e-8,
+        .clip = 1,
+        .profile = true,
+        .seed = 1,
     };
     qn_result r = qn_trainer_create(dev, &c, &trainer, &j.trainer);
     if (r == QN_OK) r = qn_model_initialise(&c, qn_trainer_weights(j.trainer), 1, false);

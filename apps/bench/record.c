@@ -53,7 +53,8 @@ void qn_bench_log_start(qn_bench_log *log, const qn_device_info *info)
     snprintf(log->device, sizeof log->device, "%s", info->name);
     snprintf(log->driver, sizeof log->driver, "%s", info->driver);
     snprintf(log->commit, sizeof log->commit, "%s", qn_bench_commit());
-    snprintf(log->form, sizeof log->form, "%s", info->kernel_class == QN_CLASS_FLAT ? "flat" : "tiled");
+    snprintf(log->form, sizeof log->form, "%s",
+             info->kernel_class == QN_CLASS_FLAT ? "flat" : "tiled");
 }
 
 qn_result qn_bench_log_add(qn_bench_log *log, const qn_bench_record *r)
@@ -95,7 +96,10 @@ static const struct {
     const char *key;
     size_t at, size;
 } texts[] = {
-#define TEXT(m) { #m, offsetof(qn_bench_record, m), sizeof((qn_bench_record *)0)->m }
+#define TEXT(m)                                                                                    \
+    {                                                                                              \
+#m, offsetof(qn_bench_record, m), sizeof((qn_bench_record *)0)->m                          \
+    }
     TEXT(name), TEXT(variant), TEXT(shape), TEXT(form), TEXT(bound), TEXT(note),
 #undef TEXT
 };

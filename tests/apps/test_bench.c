@@ -135,7 +135,8 @@ static void test_files(void **state)
     (void)state;
     qn_bench_log log = { .device = "a \"device\"", .driver = "d", .commit = "c", .form = "flat" };
     qn_bench_record r = qn_bench_record_start("ops", "matmul", "forward", "[3,4]");
-    qn_bench_judge(&r, &(qn_times){ .median = 0.1, .p10 = 0.09, .p90 = 0.3, .runs = 12 }, 1e7, 1e6, &peaks);
+    qn_bench_judge(&r, &(qn_times){ .median = 0.1, .p10 = 0.09, .p90 = 0.3, .runs = 12 }, 1e7, 1e6,
+                   &peaks);
     assert_ok(qn_bench_log_add(&log, &r));
     r = qn_bench_record_start("peak", "i8", "", "");
     r.status = QN_BENCH_UNSUPPORTED;
@@ -227,18 +228,22 @@ static void test_misuse(void **state)
     RUN("peak", "--json", "--csv");
     expect(QN_EXIT_MISUSED, "not both");
     RUN("ops", "matmull");
-    expect(QN_EXIT_FAILED, "did you mean \"matmul\"?");
+    expect(QN_EXIT_MISUSED, "did you mean \"matmul\"?");
+    RUN("ops", "matmul", "--case", "no such");
+    expect(QN_EXIT_FAILED, "no case");
 }
 
 // Every line of --json carries every member, and the same records are in the saved file.
 static void test_operations(void **state)
 {
     (void)state;
-    RUN("ops", "combine", "sort", "--time", "0.001", "--json", "--save", (char *)scratch("o.jsonl"));
+    RUN("ops", "combine", "counting_sort", "--time", "0.001", "--json", "--save",
+        (char *)scratch("o.jsonl"));
     assert_int_equal(status, QN_EXIT_DONE);
     static const char *const members[] = {
-        "device", "driver", "commit", "variant", "shape", "seconds_median", "seconds_p10",
-        "seconds_p90", "gflops", "gbytes_per_s", "fraction_of_peak", "status",
+        "device", "driver",         "commit",           "variant",
+        "shape",  "seconds_median", "seconds_p10",      "seconds_p90",
+        "gflops", "gbytes_per_s",   "fraction_of_peak", "status",
     };
     size_t lines = 0;
     for (char *line = out, *end; (end = strchr(line, '\n')); line = end + 1, lines++) {
@@ -266,10 +271,10 @@ static int clean(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_times),     cmocka_unit_test(test_measuring),
-        cmocka_unit_test(test_ceilings),  cmocka_unit_test(test_excuses),
-        cmocka_unit_test(test_files),     cmocka_unit_test(test_bad_files),
-        cmocka_unit_test(test_misuse),    cmocka_unit_test(test_operations),
+        cmocka_unit_test(test_times),    cmocka_unit_test(test_measuring),
+        cmocka_unit_test(test_ceilings), cmocka_unit_test(test_excuses),
+        cmocka_unit_test(test_files),    cmocka_unit_test(test_bad_files),
+        cmocka_unit_test(test_misuse),   cmocka_unit_test(test_operations),
     };
     return cmocka_run_group_tests(tests, scratch_make, clean);
 }

@@ -72,8 +72,8 @@ static qn_result add_part(const run_job *j, const timing *t, const qn_times *tim
     size_t nodes;
     sum_costs(t, part, &flops, &bytes, &nodes);
     if (!nodes) return QN_OK;
-    qn_bench_record r = qn_bench_record_start("ops", j->op, part == FORWARD ? "forward" : "backward",
-                                              j->c->name);
+    qn_bench_record r =
+        qn_bench_record_start("ops", j->op, part == FORWARD ? "forward" : "backward", j->c->name);
     snprintf(r.note, sizeof r.note, "%s", note);
     qn_bench_judge(&r, &times[part], flops, bytes, opts->peaks);
     return qn_bench_log_add(log, &r);
@@ -138,9 +138,12 @@ static qn_result time_variant(run_job *j, qn_device *dev, bool backward,
     if (r == QN_OK) t.plan = run_plan(s);
     if (r == QN_OK) r = measure(&t, opts, &times);
     // Not every operation has a gradient: no line then.
-    if (r == QN_ERR_INVALID && backward) r = QN_OK;
-    else if (r != QN_OK) r = add_fault(j, backward ? "backward" : "forward", r, log);
-    else if (!backward) r = add_part(j, &t, times, FORWARD, opts, note, log);
+    if (r == QN_ERR_INVALID && backward)
+        r = QN_OK;
+    else if (r != QN_OK)
+        r = add_fault(j, backward ? "backward" : "forward", r, log);
+    else if (!backward)
+        r = add_part(j, &t, times, FORWARD, opts, note, log);
     else {
         r = add_part(j, &t, times, BACKWARD, opts, note, log);
         if (r == QN_OK) r = add_gradients(j, &t, times, opts, note, log);
