@@ -1,30 +1,44 @@
 // help, man, completion and version: the commands about the program itself.
 #include "cli/help.h"
+#include "nearest.h"
 
-static int misspelt_command(const qn_cli *cli)
+#include <string.h>
+
+// The command that the arguments name ("bricks list" are two); *row NULL: the program. false
+// after having said what was misspelt.
+static bool named_command(const qn_cli *cli, const qn_command_row **row)
 {
-    char words[512] = "", near[64], quoted[QN_QUOTED];
-    size_t used = 0;
-    for (const qn_command_row *row = qn_commands; row->name && used < sizeof words; row++) {
-        int n = snprintf(words + used, sizeof words - used, "%s%s", used ? "|" : "", row->name);
-        used += n > 0 ? (size_t)n : 0;
+    const qn_command_row *table = qn_commands;
+    *row = NULL;
+    for (size_t i = 0; i < cli->arg_count; i++) {
+        qn_nearest near = { .word = cli->args[i] };
+        const qn_command_row *at = table;
+        for (; at && at->name && strcmp(qn_command_word(at), cli->args[i]); at++)
+            qn_nearest_offer(&near, qn_command_word(at));
+        if (!at || !at->name) {
+            char quoted[QN_QUOTED];
+            qn_cli_misuse(cli, "unknown command %s%s%s%s", qn_quote(cli->args[i], quoted),
+                          near.best ? "; did you mean '" : "", near.best ? near.best : "",
+                          near.best ? "'?" : "");
+            return false;
+        }
+        *row = at;
+        table = at->command->parts;
     }
-    bool meant = qn_words_nearest(words, cli->args[0], near, sizeof near);
-    return qn_cli_misuse(cli, "unknown command %s%s%s%s", qn_quote(cli->args[0], quoted),
-                         meant ? "; did you mean '" : "", meant ? near : "", meant ? "'?" : "");
+    return true;
 }
 
 static int run_help(const qn_cli *cli, const void *opts)
 {
     (void)opts;
-    const qn_command_row *row = cli->arg_count ? qn_command_find(cli->args[0]) : NULL;
-    if (cli->arg_count && !row) return misspelt_command(cli);
+    const qn_command_row *row;
+    if (!named_command(cli, &row)) return QN_EXIT_MISUSED;
     return qn_help_print(stdout, row);
 }
 
 const qn_command qn_command_help = {
-    .args = "[COMMAND]",
-    .args_max = 1,
+    .args = "[COMMAND...]",
+    .args_max = 2,
     .about = "Shows what a command does and its options, or the list of commands. The same as "
              "--help, and the same text as the manual page.",
     .run = run_help,
@@ -33,16 +47,16 @@ const qn_command qn_command_help = {
 static int run_man(const qn_cli *cli, const void *opts)
 {
     (void)opts;
-    const qn_command_row *row = cli->arg_count ? qn_command_find(cli->args[0]) : NULL;
-    if (cli->arg_count && !row) return misspelt_command(cli);
+    const qn_command_row *row;
+    if (!named_command(cli, &row)) return QN_EXIT_MISUSED;
     qn_textbuf t = { 0 };
     qn_man_text(&t, row);
     return qn_print_text(stdout, &t);
 }
 
 const qn_command qn_command_man = {
-    .args = "[COMMAND]",
-    .args_max = 1,
+    .args = "[COMMAND...]",
+    .args_max = 2,
     .about = "Writes the manual page of the program, or of one command, in mdoc form.",
     .examples = "quoin man | man -l -",
     .run = run_man,

@@ -56,9 +56,26 @@ const qn_opt qn_global_options[] = {
     { 0 },
 };
 
-const qn_command_row *qn_command_find(const char *name)
+const char *qn_command_word(const qn_command_row *row)
+{
+    const char *space = strrchr(row->name, ' ');
+    return space ? space + 1 : row->name;
+}
+
+const qn_command_row *qn_command_at(size_t i)
 {
     for (const qn_command_row *row = qn_commands; row->name; row++) {
+        if (!i--) return row;
+        for (const qn_command_row *p = row->command->parts; p && p->name; p++)
+            if (!i--) return p;
+    }
+    return NULL;
+}
+
+const qn_command_row *qn_command_find(const char *name)
+{
+    const qn_command_row *row;
+    for (size_t i = 0; (row = qn_command_at(i)); i++) {
         if (!strcmp(row->name, name)) return row;
     }
     return NULL;
@@ -241,13 +258,17 @@ static qn_result resolve_hide(const qn_opt_list *list, uint32_t *hide)
 
 // ------------------------------------------------------------------------------------ dispatch
 
-static qn_result find_command(const char *name, const qn_command_row **out)
+static qn_result find_command(const qn_command_row *table, const char *name,
+                              const qn_command_row **out)
 {
-    *out = qn_command_find(name);
-    if (*out) return QN_OK;
     qn_nearest near = { .word = name };
-    for (const qn_command_row *row = qn_commands; row->name; row++)
-        qn_nearest_offer(&near, row->name);
+    for (const qn_command_row *row = table; row->name; row++) {
+        if (!strcmp(qn_command_word(row), name)) {
+            *out = row;
+            return QN_OK;
+        }
+        qn_nearest_offer(&near, qn_command_word(row));
+    }
     char quoted[QN_QUOTED];
     return qn_fail(QN_ERR_INVALID, "unknown command %s%s%s%s", qn_quote(name, quoted),
                    near.best ? "; did you mean '" : "", near.best ? near.best : "",
@@ -268,11 +289,12 @@ static qn_result check_arg_count(const qn_command *c, size_t count)
 
 static int run(const qn_command_row *row, const qn_opts *parsed, const global_opts *g, void *opts)
 {
+    const size_t depth = strchr(row->name, ' ') ? 2 : 1;
     const char *validate = getenv("QUOIN_VALIDATE"), *no_color = getenv("NO_COLOR");
     qn_cli cli = {
         .command = row->name,
-        .args = parsed->args + 1, // behind the command
-        .arg_count = parsed->arg_count - 1,
+        .args = parsed->args + depth, // behind the command
+        .arg_count = parsed->arg_count - depth,
         .device = g->device,
         .seed = g->seed,
         .memory_limit = g->memory_limit,
@@ -301,7 +323,13 @@ static int dispatch(int argc, char **argv, qn_opts *o, void **opts)
     if (qn_opts_add(o, qn_global_options, &g) != QN_OK) return qn_cli_result(QN_ERR_NO_MEMORY);
     if (qn_opts_parse(o, argc, argv, &at, true) != QN_OK) return misuse(NULL);
     if (o->arg_count) {
-        if (find_command(o->args[0], &row) != QN_OK) return misuse(NULL);
+        if (find_command(qn_commands, o->args[0], &row) != QN_OK) return misuse(NULL);
+        if (row->command->parts) {
+            const char *outer = row->name;
+            if (qn_opts_parse(o, argc, argv, &at, true) != QN_OK) return misuse(outer);
+            if (o->arg_count > 1 && find_command(row->command->parts, o->args[1], &row) != QN_OK)
+                return misuse(outer);
+        }
         if (row->command->options) {
             *opts = qn_calloc(1, row->command->opts_size);
             if (!*opts) return qn_cli_result(qn_no_memory(row->command->opts_size));
@@ -315,8 +343,8 @@ static int dispatch(int argc, char **argv, qn_opts *o, void **opts)
     if (r != QN_OK) return qn_cli_result(r);
     if (g.help) return qn_help_print(stdout, row);
     if (g.version) return printf("quoin %s\n", qn_version()), QN_EXIT_DONE;
-    if (!row) {
-        qn_help_print(stderr, NULL);
+    if (!row || row->command->parts) {
+        qn_help_print(stderr, row);
         return QN_EXIT_MISUSED;
     }
     return run(row, o, &g, *opts);

@@ -43,7 +43,11 @@ typedef struct qn_cli {
     const qn_opts *parsed; // for qn_opts_given()
 } qn_cli;
 
+struct qn_command_row;
 typedef struct qn_command {
+    // Commands of its own ("bricks list"), ended by a NULL name: each has its options, and the
+    // command itself has only a summary and `about`. Their names begin with its name and a space.
+    const struct qn_command_row *parts;
     const char *args;       // positional arguments as usage shows them, "[FILE...]"; NULL: none
     const char *arg_words;  // what the first of them may be, "list|show": completion, qn_cli_word()
     int args_min, args_max; // how many there may be; args_max -1: any number
@@ -61,7 +65,12 @@ typedef struct qn_command_row {
 
 extern const qn_command_row qn_commands[]; // in the order of commands.def; a NULL name ends it
 extern const qn_opt qn_global_options[];
-const qn_command_row *qn_command_find(const char *name); // NULL: none
+// A command or, as "bricks list", a command of a command; NULL: none.
+const qn_command_row *qn_command_find(const char *name);
+// The i-th of all rows, those of `parts` behind their command; NULL: beyond the last.
+const qn_command_row *qn_command_at(size_t i);
+// What a row is called within its table: "list".
+const char *qn_command_word(const qn_command_row *row);
 
 // The whole program: parses, runs, reports. Returns the exit status.
 int qn_cli_main(int argc, char **argv);

@@ -29,17 +29,46 @@ static void put_words(qn_textbuf *t, const char *words)
     for (; words && *words; words++) qn_textbuf_add(t, *words == '|' ? " " : words, 1);
 }
 
+static void names_of(qn_textbuf *t, const qn_command_row *table)
+{
+    for (const qn_command_row *row = table; row->name; row++)
+        qn_textbuf_printf(t, "%s%s", row == table ? "" : " ", qn_command_word(row));
+}
+
 static void command_names(qn_textbuf *t)
 {
-    for (const qn_command_row *row = qn_commands; row->name; row++) {
-        qn_textbuf_printf(t, "%s%s", row == qn_commands ? "" : " ", row->name);
-    }
+    names_of(t, qn_commands);
 }
 
 // The first positional argument of `help` and `man` is a command.
 static bool takes_command(const qn_command *c)
 {
     return c->args && strstr(c->args, "COMMAND");
+}
+
+// Whether the first positional argument is one of a few words, and these.
+static bool takes_word(const qn_command *c)
+{
+    return c->parts || c->arg_words || takes_command(c);
+}
+
+static void argument_words(qn_textbuf *t, const qn_command *c)
+{
+    if (c->parts)
+        names_of(t, c->parts);
+    else if (c->arg_words)
+        put_words(t, c->arg_words);
+    else
+        command_names(t);
+}
+
+// "bricks-list"
+static const char *dashed(const qn_command_row *row, char *name, size_t size)
+{
+    snprintf(name, size, "%s", row->name);
+    char *space = strchr(name, ' ');
+    if (space) *space = '-';
+    return name;
 }
 
 // ------------------------------------------------------------------------------------ bash
@@ -81,18 +110,25 @@ static void bash(qn_textbuf *t)
            "    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} cmd= i w\n"
            "    for ((i = 1; i < COMP_CWORD; i++)); do\n"
            "        w=${COMP_WORDS[i]}\n"
-           "        case \" ");
+           "        case \"$cmd: ");
     command_names(t);
-    qn_textbuf_puts(t, " \" in *\" $w \"*) cmd=$w; break ;; esac\n    done\n"
-                       "    case \"$cmd:$prev\" in\n");
+    qn_textbuf_puts(t, " \" in :*\" $w \"*) cmd=$w; continue ;; esac\n");
     for (const qn_command_row *row = qn_commands; row->name; row++) {
-        bash_values(t, row->command->options, row->name);
+        if (!row->command->parts) continue;
+        qn_textbuf_puts(t, "        case \"$cmd: ");
+        names_of(t, row->command->parts);
+        qn_textbuf_printf(t, " \" in %s:*\" $w \"*) cmd=$cmd-$w; break ;; esac\n", row->name);
     }
+    qn_textbuf_puts(t, "    done\n    case \"$cmd:$prev\" in\n");
+    const qn_command_row *row;
+    char name[64];
+    for (size_t i = 0; (row = qn_command_at(i)); i++)
+        bash_values(t, row->command->options, dashed(row, name, sizeof name));
     bash_values(t, qn_global_options, "*");
     qn_textbuf_puts(t, "    esac\n    case \"$cur\" in\n    -*)\n        case \"$cmd\" in\n");
-    for (const qn_command_row *row = qn_commands; row->name; row++) {
+    for (size_t i = 0; (row = qn_command_at(i)); i++) {
         if (!row->command->options) continue;
-        qn_textbuf_printf(t, "        %s) w='", row->name);
+        qn_textbuf_printf(t, "        %s) w='", dashed(row, name, sizeof name));
         bash_option_names(t, row->command->options);
         qn_textbuf_puts(t, "' ;;\n");
     }
@@ -102,14 +138,11 @@ static void bash(qn_textbuf *t)
                        "    '') COMPREPLY=($(compgen -W '");
     command_names(t);
     qn_textbuf_puts(t, "' -- \"$cur\")) ;;\n");
-    for (const qn_command_row *row = qn_commands; row->name; row++) {
+    for (size_t i = 0; (row = qn_command_at(i)); i++) {
         const qn_command *c = row->command;
-        if (!c->arg_words && !takes_command(c)) continue;
-        qn_textbuf_printf(t, "    %s) COMPREPLY=($(compgen -W '", row->name);
-        if (c->arg_words)
-            put_words(t, c->arg_words);
-        else
-            command_names(t);
+        if (!takes_word(c)) continue;
+        qn_textbuf_printf(t, "    %s) COMPREPLY=($(compgen -W '", dashed(row, name, sizeof name));
+        argument_words(t, c);
         qn_textbuf_puts(t, "' -- \"$cur\")) ;;\n");
     }
     qn_textbuf_puts(
@@ -159,6 +192,37 @@ static void zsh_options(qn_textbuf *t, const qn_opt *table)
     }
 }
 
+static void zsh_arguments(qn_textbuf *t, const qn_command *c)
+{
+    qn_textbuf_puts(t, "        _arguments");
+    zsh_options(t, c->options);
+    zsh_options(t, qn_global_options);
+    if (takes_word(c)) {
+        qn_textbuf_puts(t, " \\\n        '1:argument:(");
+        argument_words(t, c);
+        qn_textbuf_puts(t, ")'");
+    }
+    if (c->args_max != 0) qn_textbuf_puts(t, " \\\n        '*:file:_files'");
+}
+
+static void zsh_parts(qn_textbuf *t, const qn_command_row *outer)
+{
+    qn_textbuf_puts(t, "        if (( CURRENT == 2 )); then _values command");
+    for (const qn_command_row *row = outer->command->parts; row->name; row++) {
+        qn_textbuf_printf(t, " '%s[", qn_command_word(row));
+        zsh_description(t, row->summary);
+        qn_textbuf_puts(t, "]'");
+    }
+    qn_textbuf_puts(t, "; return; fi\n        shift words; (( CURRENT-- ))\n"
+                       "        case $words[1] in\n");
+    for (const qn_command_row *row = outer->command->parts; row->name; row++) {
+        qn_textbuf_printf(t, "        %s)\n", qn_command_word(row));
+        zsh_arguments(t, row->command);
+        qn_textbuf_puts(t, " ;;\n");
+    }
+    qn_textbuf_puts(t, "        esac");
+}
+
 static void zsh(qn_textbuf *t)
 {
     qn_textbuf_puts(t, "#compdef quoin\n"
@@ -176,19 +240,12 @@ static void zsh(qn_textbuf *t)
                        "    case $state in\n    command) _describe command commands ;;\n"
                        "    argument)\n        case $line[1] in\n");
     for (const qn_command_row *row = qn_commands; row->name; row++) {
-        const qn_command *c = row->command;
-        qn_textbuf_printf(t, "        %s)\n        _arguments", row->name);
-        zsh_options(t, c->options);
-        zsh_options(t, qn_global_options);
-        if (c->arg_words || takes_command(c)) {
-            qn_textbuf_puts(t, " \\\n        '1:argument:(");
-            if (c->arg_words)
-                put_words(t, c->arg_words);
-            else
-                command_names(t);
-            qn_textbuf_puts(t, ")'");
-        }
-        qn_textbuf_puts(t, c->args_max == 0 ? " ;;\n" : " \\\n        '*:file:_files' ;;\n");
+        qn_textbuf_printf(t, "        %s)\n", row->name);
+        if (row->command->parts)
+            zsh_parts(t, row);
+        else
+            zsh_arguments(t, row->command);
+        qn_textbuf_puts(t, " ;;\n");
     }
     qn_textbuf_puts(
         t,
@@ -224,17 +281,22 @@ static void fish(qn_textbuf *t)
         qn_textbuf_puts(t, "'\n");
     }
     fish_options(t, qn_global_options, "");
-    for (const qn_command_row *row = qn_commands; row->name; row++) {
+    const qn_command_row *row;
+    for (size_t i = 0; (row = qn_command_at(i)); i++) {
         const qn_command *c = row->command;
-        char condition[96];
-        snprintf(condition, sizeof condition, " -n '__fish_seen_subcommand_from %s'", row->name);
-        fish_options(t, c->options, condition);
-        if (!c->arg_words && !takes_command(c)) continue;
-        qn_textbuf_printf(t, "complete -c quoin%s -f -a '", condition);
-        if (c->arg_words)
-            put_words(t, c->arg_words);
+        char condition[160];
+        const char *space = strchr(row->name, ' ');
+        if (space)
+            snprintf(condition, sizeof condition,
+                     " -n '__fish_seen_subcommand_from %.*s; and __fish_seen_subcommand_from %s'",
+                     (int)(space - row->name), row->name, space + 1);
         else
-            command_names(t);
+            snprintf(condition, sizeof condition, " -n '__fish_seen_subcommand_from %s'",
+                     row->name);
+        fish_options(t, c->options, condition);
+        if (!takes_word(c)) continue;
+        qn_textbuf_printf(t, "complete -c quoin%s -f -a '", condition);
+        argument_words(t, c);
         qn_textbuf_puts(t, "'\n");
     }
 }

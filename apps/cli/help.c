@@ -74,13 +74,31 @@ static void option_rows(qn_textbuf *t, const qn_opt *table, int width)
     }
 }
 
+static void command_rows(qn_textbuf *t, const qn_command_row *table, int width)
+{
+    qn_textbuf_puts(t, "Commands:\n");
+    int column = 14;
+    for (const qn_command_row *row = table; row->name; row++) {
+        int n = (int)strlen(qn_command_word(row)) + 4;
+        if (n > column) column = n;
+    }
+    for (const qn_command_row *row = table; row->name; row++) {
+        qn_textbuf_printf(t, "  %-*s", column - 2, qn_command_word(row));
+        wrap(t, row->summary, strlen(row->summary), column, column, width);
+    }
+}
+
 static void command_help(qn_textbuf *t, const qn_command_row *row, int width)
 {
     const qn_command *c = row->command;
     qn_textbuf_printf(t, "quoin %s: %s\n\n", row->name, row->summary);
-    qn_textbuf_printf(t, "Usage: quoin %s [options]%s%s\n\n", row->name, c->args ? " " : "",
-                      c->args ? c->args : "");
+    qn_textbuf_printf(t, "Usage: quoin %s%s [options]%s%s\n\n", row->name,
+                      c->parts ? " COMMAND" : "", c->args ? " " : "", c->args ? c->args : "");
     wrap_paragraphs(t, c->about, width);
+    if (c->parts) {
+        command_rows(t, c->parts, width);
+        qn_textbuf_printf(t, "\n'quoin help %s COMMAND' shows a command's options.\n\n", row->name);
+    }
     if (c->options) {
         option_rows(t, c->options, width);
         qn_textbuf_puts(t, "\n");
@@ -99,11 +117,8 @@ static void program_help(qn_textbuf *t, int width)
 {
     qn_textbuf_printf(t, "quoin %s: trains and runs modular language models on any Vulkan GPU\n\n",
                       qn_version());
-    qn_textbuf_puts(t, "Usage: quoin [options] COMMAND [options] [arguments]\n\nCommands:\n");
-    for (const qn_command_row *row = qn_commands; row->name; row++) {
-        qn_textbuf_printf(t, "  %-12s", row->name);
-        wrap(t, row->summary, strlen(row->summary), 14, 14, width);
-    }
+    qn_textbuf_puts(t, "Usage: quoin [options] COMMAND [options] [arguments]\n\n");
+    command_rows(t, qn_commands, width);
     qn_textbuf_puts(t, "\n");
     option_rows(t, qn_global_options, width);
     qn_textbuf_puts(

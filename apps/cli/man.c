@@ -87,11 +87,24 @@ static void put_options(qn_textbuf *t, const qn_opt *table)
 
 static void put_usage(qn_textbuf *t, const qn_command_row *row)
 {
-    qn_textbuf_printf(t, ".Cm %s\n.Op Ar options\n", row->name);
+    qn_textbuf_printf(t, ".Cm %s\n%s.Op Ar options\n", row->name,
+                      row->command->parts ? ".Ar command\n" : "");
     if (!row->command->args) return;
     qn_textbuf_puts(t, ".Ar ");
     put(t, row->command->args, strlen(row->command->args));
     qn_textbuf_puts(t, "\n");
+}
+
+static void put_parts(qn_textbuf *t, const qn_command_row *row)
+{
+    if (!row) return;
+    qn_textbuf_puts(t, ".Bl -tag -width Ds\n");
+    for (; row->name; row++) {
+        qn_textbuf_printf(t, ".It Cm %s\n", qn_command_word(row));
+        put(t, row->summary, strlen(row->summary));
+        qn_textbuf_puts(t, ".\n");
+    }
+    qn_textbuf_puts(t, ".El\n");
 }
 
 static void put_examples(qn_textbuf *t, const char *s)
@@ -123,7 +136,8 @@ static void program_page(qn_textbuf *t)
            "Results go to standard output, everything else to standard error.\n");
     put_options(t, qn_global_options);
     qn_textbuf_puts(t, ".Sh COMMANDS\n");
-    for (const qn_command_row *row = qn_commands; row->name; row++) {
+    const qn_command_row *row;
+    for (size_t i = 0; (row = qn_command_at(i)); i++) {
         qn_textbuf_printf(t, ".Ss %s\n.Nm\n", row->name);
         put_usage(t, row);
         qn_textbuf_puts(t, ".Pp\n");
@@ -144,13 +158,16 @@ static void command_page(qn_textbuf *t, const qn_command_row *row)
 {
     qn_textbuf_printf(t, ".Dd %s\n.Dt QUOIN-", PAGE_DATE);
     for (const char *s = row->name; *s; s++)
-        qn_textbuf_printf(t, "%c", *s >= 'a' && *s <= 'z' ? *s - 32 : *s);
-    qn_textbuf_printf(t, " 1\n.Os\n.Sh NAME\n.Nm quoin-%s\n.Nd ", row->name);
+        qn_textbuf_printf(t, "%c", *s >= 'a' && *s <= 'z' ? *s - 32 : *s == ' ' ? '-' : *s);
+    qn_textbuf_puts(t, " 1\n.Os\n.Sh NAME\n.Nm quoin-");
+    for (const char *s = row->name; *s; s++) qn_textbuf_printf(t, "%c", *s == ' ' ? '-' : *s);
+    qn_textbuf_puts(t, "\n.Nd ");
     put(t, row->summary, strlen(row->summary));
     qn_textbuf_puts(t, "\n.Sh SYNOPSIS\n.Nm quoin\n");
     put_usage(t, row);
     qn_textbuf_puts(t, ".Sh DESCRIPTION\n");
     put_paragraphs(t, row->command->about);
+    put_parts(t, row->command->parts);
     put_options(t, row->command->options);
     put_options(t, qn_global_options);
     put_exit_status(t);

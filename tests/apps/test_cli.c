@@ -83,20 +83,24 @@ static void test_help_of_all(void **state)
     assert_int_equal(status, QN_EXIT_DONE);
     assert_string_equal(err, "");
     char *overview = strdup(out);
-    for (const qn_command_row *row = qn_commands; row->name; row++) {
-        assert_has(overview, row->name);
-        RUN("help", (char *)row->name);
+    const qn_command_row *row;
+    for (size_t i = 0; (row = qn_command_at(i)); i++) {
+        char outer[64];
+        snprintf(outer, sizeof outer, "%.*s", (int)strcspn(row->name, " "), row->name);
+        char *inner = strchr(row->name, ' ') ? (char *)qn_command_word(row) : NULL;
+        assert_has(overview, outer);
+        RUN("help", outer, inner);
         assert_int_equal(status, QN_EXIT_DONE);
         assert_has(out, row->summary);
         for (const qn_opt *opt = row->command->options; opt && opt->name; opt++) {
             assert_has(out, opt->name);
         }
         char *help = strdup(out);
-        RUN((char *)row->name, "--help");
+        RUN(outer, inner ? inner : "--help", inner ? "--help" : NULL);
         assert_int_equal(status, QN_EXIT_DONE);
         assert_string_equal(out, help);
         free(help);
-        RUN("man", (char *)row->name);
+        RUN("man", outer, inner);
         assert_int_equal(status, QN_EXIT_DONE);
         assert_has(out, ".Sh DESCRIPTION");
     }
@@ -107,8 +111,11 @@ static void test_help_of_all(void **state)
 static void test_help_width(void **state)
 {
     (void)state;
-    for (const qn_command_row *row = qn_commands; row->name; row++) {
-        RUN("help", (char *)row->name);
+    const qn_command_row *row;
+    for (size_t i = 0; (row = qn_command_at(i)); i++) {
+        char outer[64];
+        snprintf(outer, sizeof outer, "%.*s", (int)strcspn(row->name, " "), row->name);
+        RUN("help", outer, strchr(row->name, ' ') ? (char *)qn_command_word(row) : NULL);
         char *examples = strstr(out, "\nExamples:\n"); // lines to copy are not wrapped
         if (examples) *examples = 0;
         for (char *line = strtok(out, "\n"); line; line = strtok(NULL, "\n")) {
@@ -302,14 +309,15 @@ static void test_completion(void **state)
         command, sizeof command,
         "bash -c 'source %s && complete_it() { COMP_WORDS=(\"$@\") COMP_CWORD=$(($# - 1)); _quoin "
         "2>/dev/null; echo \"${COMPREPLY[*]}\"; } && complete_it quoin ver && "
-        "complete_it quoin completion f && complete_it quoin info --ker' >%s.words",
+        "complete_it quoin completion f && complete_it quoin info --ker && "
+        "complete_it quoin bricks li && complete_it quoin bricks show --patt' >%s.words",
         OUT, OUT);
     if (system("bash -c true >/dev/null 2>&1") == 0) {
         assert_int_equal(system(command), 0);
         char *words;
         size_t size;
         assert_int_equal(qn_read_file(OUT ".words", 1 << 20, &words, &size), QN_OK);
-        assert_string_equal(words, "version\nfish\n--kernels\n");
+        assert_string_equal(words, "version\nfish\n--kernels\nlist\n--pattern\n");
         free(words);
     }
     static const char *const shells[] = { "zsh", "fish" };
