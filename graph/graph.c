@@ -178,11 +178,20 @@ const qn_tensor *qn_frozen(qn_graph *g, qn_store *store, const char *name)
 
 const qn_tensor *qn_store_tensor(qn_graph *g, qn_store *store)
 {
+    return qn_store_prefix(g, store, qn_store_bytes(store));
+}
+
+const qn_tensor *qn_store_prefix(qn_graph *g, qn_store *store, uint64_t bytes)
+{
     if (g->status != QN_OK) return NULL;
     if (qn_store_bytes(store) == 0)
         return qn_graph_fail(g, qn_fail(QN_ERR_INVALID, "%s is empty", qn_store_name(store)));
-    return stored(g, store, qn_store_name(store), QN_F32,
-                  QN_SHAPE((int64_t)(qn_store_bytes(store) / 4)), 0, false);
+    if (!bytes || bytes > qn_store_bytes(store) || bytes % QN_RANGE_ALIGN)
+        return qn_graph_fail(g, qn_fail(QN_ERR_INVALID, "%s: its first %llu bytes, expected a "
+                                                        "multiple of %d up to %llu",
+                                        qn_store_name(store), (unsigned long long)bytes,
+                                        QN_RANGE_ALIGN, (unsigned long long)qn_store_bytes(store)));
+    return stored(g, store, qn_store_name(store), QN_F32, QN_SHAPE((int64_t)(bytes / 4)), 0, false);
 }
 
 void qn_name(qn_graph *g, const qn_tensor *t, const char *name)

@@ -5,6 +5,7 @@
 #include "cli/term.h"
 #include "io/json.h"
 #include "llm/train.h"
+#include "llm/trainable.h"
 #include "llm/train_log.h"
 #include "llm/train_profile.h"
 #include "platform.h"
@@ -14,8 +15,9 @@
 #include <string.h>
 
 typedef struct train_opts {
-    qn_opt_list text;
-    const char *out, *preset, *config, *tokenizer;
+    qn_opt_list text, only;
+    const char *out, *preset, *config, *tokenizer, *init;
+    int aux;
     bool demo, fresh, profile, dry_run;
     int64_t vocab, batch, length, accumulate, steps, warmup, eval_every, save_every, eval_tokens;
     double minutes, lr, lr_final, decay, beta1, beta2, epsilon, clip, aux_weight, dropout, held_out;
@@ -33,14 +35,22 @@ static const qn_opt options[] = {
       .initial = "nano", .help = "size of the model: nano, micro, small, base, large" },
     { "config", 0, QN_AT_PATH(train_opts, config), .value = "FILE",
       .help = "a config.json instead of a preset" },
+    { "init", 0, QN_AT_PATH(train_opts, init), .value = "MODEL",
+      .help = "start from the weights, the description and the tokenizer of a model folder" },
     { "tokenizer", 0, QN_AT_PATH(train_opts, tokenizer), .value = "PATH",
       .help = "tokenizer.json or a folder with one; none: learned from the text" },
     { "vocab", 0, QN_AT_INT(train_opts, vocab), .initial = "512", .min = 257, .max = 1 << 20,
       .help = "tokens of a learned tokenizer" },
+    { "aux", 0, QN_AT_CHOICE(train_opts, aux), .words = "model|mi|switch|concentration",
+      .initial = "model",
+      .help = "the routers' loss; concentration makes a task use few experts" },
     { "aux-weight", 0, QN_AT_FLOAT(train_opts, aux_weight), .initial = "-1", .min = -1, .max = 1e6,
       .help = "weight of the routers' loss; -1: as the model says" },
     { "dropout", 0, QN_AT_FLOAT(train_opts, dropout), .initial = "-1", .min = -1, .max = 0.99,
       .help = "dropout of embeddings and branches; -1: as the model says" },
+    { "train-only", 0, QN_AT_LIST(train_opts, only), .value = "GLOB[#ROWS],...",
+      .section = "Part of the model",
+      .help = "train these parameters, freeze the rest: '*.mlpf.experts.weight#4,6-7'" },
     { "steps", 's', QN_AT_INT(train_opts, steps), .initial = "0", .min = 0, .max = 1e12,
       .section = "Training", .help = "optimiser steps; 0: as many as fit --minutes" },
     { "minutes", 'm', QN_AT_FLOAT(train_opts, minutes), .initial = "10", .min = 0.01, .max = 1e6,
@@ -93,6 +103,7 @@ typedef struct session {
     qn_train_log *log;
     qn_progress progress;
     qn_train_profile profile;
+    qn_part part;
     double peak; // operations per second; 0: not measured
     bool started;
     qn_result status;
@@ -231,7 +242,7 @@ static qn_train_opts options_of(const qn_cli *cli, const train_opts *o)
         .steps = o->steps, .minutes = o->steps ? 0 : o->minutes, .learning_rate = o->lr,
         .final_rate = o->lr_final, .warmup = o->warmup, .weight_decay = o->decay,
         .beta1 = o->beta1, .beta2 = o->beta2, .epsilon = o->epsilon, .clip = o->clip,
-        .aux_weight = o->aux_weight, .dropout = o->dropout, .held_out = o->held_out,
+        .aux = o->aux, .init = o->init, .aux_weight = o->aux_weight, .dropout = o->dropout, .held_out = o->held_out,
         .eval_every = o->eval_every, .save_every = o->save_every, .eval_tokens = o->eval_tokens,
         .weights = dtypes[o->dtype], .seed = (uint64_t)cli->seed, .fresh = o->fresh,
         .profile = o->profile,
@@ -290,6 +301,8 @@ static qn_result train(session *s, qn_train_result *result)
     if (r == QN_OK && !s->o->dry_run) r = qn_peak_matmul(s->dev, &s->peak);
     if (r == QN_OK) {
         qn_train_opts o = options_of(s->cli, s->o);
+        o.trainable = s->part.selection.count ? &s->part.trainable : NULL;
+        o.trainable_text = s->part.text;
         qn_train_hooks hooks = { on_event, s };
         r = qn_train(s->dev, &corpus, &o, &hooks, result);
     }
@@ -307,6 +320,8 @@ static int run(const qn_cli *cli, const void *opts)
         return qn_cli_misuse(cli, "what to train on is missing: give --text FILE, or --demo");
     if (!o->out) return qn_cli_misuse(cli, "--out DIR is missing: where the model goes");
     session s = { .cli = cli, .o = o };
+    if (o->only.count && qn_part_open(o->only.items, o->only.count, &s.part) != QN_OK)
+        return qn_cli_misuse(cli, "--train-only: %s", qn_error_message());
     qn_context *ctx = NULL;
     qn_train_result result = { 0 };
     qn_interrupt_watch();
@@ -318,6 +333,7 @@ static int run(const qn_cli *cli, const void *opts)
         qn_cli_note(cli, "the last checkpoint in %s is intact; the same command goes on from it",
                     o->out);
     qn_train_profile_free(&s.profile);
+    qn_part_close(&s.part);
     qn_device_destroy(&s.dev);
     qn_context_destroy(&ctx);
     if (r == QN_OK && qn_interrupted()) {

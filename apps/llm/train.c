@@ -64,8 +64,8 @@ static qn_result get_tokenizer(run *r)
     qn_result res;
     if (resumes) {
         res = qn_tokenizer_open(path, &r->tokenizer);
-    } else if (r->o->tokenizer) {
-        res = qn_tokenizer_open(r->o->tokenizer, &r->tokenizer);
+    } else if (r->o->tokenizer || r->o->init) {
+        res = qn_tokenizer_open(r->o->tokenizer ? r->o->tokenizer : r->o->init, &r->tokenizer);
     } else {
         const char *const special[] = { end_of_text };
         qn_tokenizer_train_opts t = { .size = (uint32_t)r->o->vocab, .special = special,
@@ -81,17 +81,23 @@ static qn_result get_config(run *r)
 {
     const int64_t vocab = qn_tokenizer_size(r->tokenizer);
     qn_model_config *c = &r->config;
-    if (r->o->config) {
-        QN_TRY(qn_model_config_read(r->o->config, c));
-        if (c->vocab_size < vocab)
-            return qn_fail(QN_ERR_INVALID,
-                           "%s: vocab_size is %lld, but the tokenizer has %lld tokens", r->o->config,
-                           (long long)c->vocab_size, (long long)vocab);
+    if (r->o->config || r->o->init) {
+        char *path = r->o->config ? NULL : qn_path_join(r->o->init, "config.json");
+        if (!path && !r->o->config) return qn_no_memory(strlen(r->o->init));
+        const char *from = r->o->config ? r->o->config : path;
+        qn_result res = qn_model_config_read(from, c);
+        if (res == QN_OK && c->vocab_size < vocab)
+            res = qn_fail(QN_ERR_INVALID,
+                          "%s: vocab_size is %lld, but the tokenizer has %lld tokens", from,
+                          (long long)c->vocab_size, (long long)vocab);
+        qn_free(path);
+        QN_TRY(res);
     } else {
         QN_TRY(qn_model_preset(r->o->preset ? r->o->preset : "nano", vocab, c));
         int32_t end = qn_tokenizer_find(r->tokenizer, end_of_text);
         c->bos_token_id = c->eos_token_id = end < 0 ? 0 : end;
     }
+    if (r->o->aux) c->aux_loss = (qn_router_loss)(r->o->aux - 1);
     if (r->o->aux_weight >= 0) c->aux_loss_weight = r->o->aux_weight;
     if (r->o->dropout >= 0) c->embd_pdrop = c->resid_pdrop = r->o->dropout;
     return qn_model_config_check(c);
@@ -144,19 +150,22 @@ static qn_result fingerprint(run *r, char **out)
     uint64_t tokens = 1469598103934665603u;
     for (size_t i = 0; i < r->train.count; i++)
         tokens = (tokens ^ (uint32_t)r->train.id[i]) * 1099511628211u;
-    const size_t size = strlen(config) + 1024;
+    const char *init = o->init ? o->init : "", *only = o->trainable ? o->trainable_text : "";
+    const size_t size = strlen(config) + strlen(init) + strlen(only) + 1024;
     char *text = qn_malloc(size);
     if (text)
         snprintf(text, size,
                  "text = %016llx\nheld-out = %g\ntokens = %016llx\nbatch = %lld\nlength = %lld\n"
                  "accumulate = %lld\nlr = %.9g\nlr-final = %.9g\nwarmup = %lld\ndecay = %.9g\n"
                  "beta1 = %.9g\nbeta2 = %.9g\nepsilon = %.9g\nclip = %.9g\ndtype = %s\n"
-                 "seed = %llu\nmodel = %s\n",
+                 "seed = %llu\nmodel = %s\n%s%s%s%s%s%s",
                  (unsigned long long)qn_corpus_fingerprint(r->corpus), o->held_out,
                  (unsigned long long)tokens, (long long)o->batch, (long long)o->positions,
                  (long long)o->accumulate, o->learning_rate, o->final_rate, (long long)o->warmup,
                  o->weight_decay, o->beta1, o->beta2, o->epsilon, o->clip,
-                 qn_dtype_name(o->weights), (unsigned long long)o->seed, config);
+                 qn_dtype_name(o->weights), (unsigned long long)o->seed, config,
+                 *init ? "init = " : "", init, *init ? "\n" : "", *only ? "trained = " : "", only,
+                 *only ? "\n" : "");
     qn_free(config);
     *out = text;
     return text ? QN_OK : qn_no_memory(size);
@@ -181,6 +190,7 @@ static qn_result get_trainer(run *r)
         .batch = o->batch, .positions = o->positions, .accumulate = o->accumulate,
         .weights = o->weights, .beta1 = o->beta1, .beta2 = o->beta2, .epsilon = o->epsilon,
         .weight_decay = o->weight_decay, .clip = o->clip, .profile = o->profile, .seed = o->seed,
+        .trainable = o->trainable,
     };
     r->event.size = qn_model_count(&r->config);
     QN_TRY(qn_trainer_estimate(r->dev, &r->config, &t, &r->event.memory));
@@ -202,8 +212,10 @@ static qn_result start_or_resume(run *r)
         r->described = true;
         if (res == QN_OK) tell(r, QN_TRAIN_RESUMED);
     } else {
+        qn_store *weights = qn_trainer_weights(r->trainer);
         r->state.steps = r->o->steps;
-        res = qn_model_initialise(&r->config, qn_trainer_weights(r->trainer), r->o->seed, false);
+        res = r->o->init ? qn_model_load(&r->config, weights, r->o->init)
+                         : qn_model_initialise(&r->config, weights, r->o->seed, false);
     }
     r->state.fingerprint = print;
     return res;
@@ -364,6 +376,9 @@ qn_result qn_train(qn_device *dev, const qn_corpus *corpus, const qn_train_opts 
     if (!o.accumulate) o.accumulate = 1;
     if (!o.steps && !(o.minutes > 0))
         return qn_fail(QN_ERR_INVALID, "neither steps nor minutes were given");
+    if (o.init && qn_same_file(o.init, o.out))
+        return qn_fail(QN_ERR_INVALID, "%s is the model to start from and would be overwritten; "
+                                       "give another folder for the new one", o.out);
     run r = { .dev = dev, .corpus = corpus, .o = &o, .hooks = hooks,
               .event = { .unigram_bits = NAN, .bits_per_byte = NAN, .held_loss = NAN },
               .result = { .bits_per_byte = NAN, .held_loss = NAN } };

@@ -25,6 +25,11 @@ typedef struct qn_train_opts {
     int64_t eval_every, save_every; // steps; 0: only at the end
     int64_t eval_tokens;       // most tokens of one evaluation; 0: all
     qn_dtype weights;
+    const char *init;          // model folder to start from: weights, description and, unless
+                               // given, tokenizer; NULL: fresh weights
+    int aux;                   // 1 + a qn_router_loss; 0: as in the config
+    const qn_trainable *trainable; // NULL: everything is trained
+    const char *trainable_text;    // what it selects, for the state: a resumed run has the same
     uint64_t seed;
     bool fresh;                // start anew in a directory that holds a training state
     bool profile;

@@ -20,8 +20,16 @@ typedef struct loss_graph {
     size_t output_count;
 } loss_graph;
 
+// What is trained of a parameter, in the order of qn_parameters().
+typedef struct share {
+    enum { SHARE_ALL = 0, SHARE_NONE, SHARE_PART } kind;
+    uint8_t *keep; // PART: one for each element
+} share;
+
 struct qn_trainer {
     qn_device *dev;
+    share *shares;
+    size_t share_count, share_capacity;
     qn_model_config config;
     qn_trainer_opts opts;
     qn_store *weights, *gradients, *moment[2];
@@ -64,14 +72,87 @@ double qn_trainer_flops(const qn_trainer *t)
     return (double)a.flops * (double)t->opts.accumulate + (double)b.flops;
 }
 
-// Gradients of every parameter, written to the gradient store or added to it.
+// ------------------------------------------------------------------------------ what is trained
+
+static qn_result find_share(void *user, const qn_param_info *p)
+{
+    qn_trainer *t = user;
+    QN_TRY(qn_grow((void **)&t->shares, &t->share_capacity, t->share_count + 1,
+                   sizeof *t->shares));
+    share *s = &t->shares[t->share_count];
+    *s = (share){ 0 };
+    t->share_count++;
+    if (!t->opts.trainable) return QN_OK;
+    const size_t n = (size_t)qn_shape_count(p->shape);
+    s->keep = qn_calloc(n, 1);
+    if (!s->keep) return qn_no_memory(n);
+    QN_TRY(t->opts.trainable->mark(t->opts.trainable->user, p->name, p->shape, s->keep));
+    size_t kept = 0;
+    for (size_t i = 0; i < n; i++) kept += s->keep[i] != 0;
+    s->kind = kept == n ? SHARE_ALL : kept ? SHARE_PART : SHARE_NONE;
+    if (s->kind == SHARE_PART) return QN_OK;
+    qn_free(s->keep);
+    s->keep = NULL;
+    return QN_OK;
+}
+
+// Trained parameters come first, so that gradients and moments share the offsets of the weights.
+typedef struct declaration {
+    const qn_trainer *t;
+    qn_store *store;
+    size_t index;
+    bool frozen;
+} declaration;
+
+static qn_result declare_share(void *user, const qn_param_info *p)
+{
+    declaration *d = user;
+    const bool frozen = d->t->shares[d->index++].kind == SHARE_NONE;
+    return frozen == d->frozen ? qn_store_add(d->store, p->name, QN_F32, p->shape) : QN_OK;
+}
+
+static qn_result declare(const qn_trainer *t, qn_store *store, bool frozen)
+{
+    declaration d = { .t = t, .store = store, .frozen = frozen };
+    return qn_parameters(&t->config, declare_share, &d);
+}
+
+static const share *share_of(const qn_trainer *t, const char *name)
+{
+    // Stores hold the trained parameters in the order of the shares, then the frozen ones.
+    size_t at = 0;
+    for (int frozen = 0; frozen < 2; frozen++)
+        for (size_t i = 0; i < t->share_count; i++) {
+            if ((t->shares[i].kind == SHARE_NONE) != (frozen != 0)) continue;
+            const qn_store_entry *e = qn_store_at(t->weights, at++);
+            if (e && !strcmp(e->name, name)) return &t->shares[i];
+        }
+    return NULL;
+}
+
+// The gradient with zeros where nothing is trained.
+static const qn_tensor *masked(qn_graph *g, const share *s, const qn_tensor *grad)
+{
+    if (!grad || s->kind != SHARE_PART) return grad;
+    const size_t n = (size_t)qn_shape_count(grad->shape);
+    float *mask = qn_malloc(n * sizeof *mask);
+    if (!mask) return NULL; // the assignment refuses it
+    for (size_t i = 0; i < n; i++) mask[i] = s->keep[i] ? 1 : 0;
+    const qn_tensor *m = qn_constant(g, "trained", QN_F32, grad->shape, mask);
+    qn_free(mask);
+    return qn_mul(g, grad, m);
+}
+
+// ------------------------------------------------------------------------------ plans
+
+// Gradients of every trained parameter, written to the gradient store or added to it.
 static qn_result store_gradients(qn_trainer *t, loss_graph *l, const qn_tensor *scaled, bool add)
 {
-    size_t n = qn_store_count(t->weights);
+    size_t n = qn_store_count(t->gradients);
     const qn_tensor **wrt = qn_calloc(n, sizeof *wrt), **grads = qn_calloc(n, sizeof *grads);
     qn_result r = wrt && grads ? QN_OK : qn_no_memory(n * sizeof *wrt);
     for (size_t i = 0; r == QN_OK && i < n; i++) {
-        wrt[i] = qn_param(l->g, t->weights, qn_store_at(t->weights, i)->name);
+        wrt[i] = qn_param(l->g, t->weights, qn_store_at(t->gradients, i)->name);
         r = qn_graph_status(l->g);
     }
     if (r == QN_OK) r = qn_backward(l->g, scaled, NULL, wrt, n, grads);
@@ -79,6 +160,7 @@ static qn_result store_gradients(qn_trainer *t, loss_graph *l, const qn_tensor *
         if (!grads[i]) continue; // stays zero
         const qn_tensor *home =
             qn_frozen(l->g, t->gradients, qn_store_at(t->gradients, i)->name);
+        grads[i] = masked(l->g, share_of(t, qn_store_at(t->gradients, i)->name), grads[i]);
         qn_assign(l->g, home, add ? qn_add(l->g, home, grads[i]) : grads[i]);
         r = qn_graph_status(l->g);
     }
@@ -141,14 +223,22 @@ typedef struct grouping {
     int32_t *groups;
 } grouping;
 
-// Group 0 decays, group 1 does not.
+// Group 0 decays, group 1 does not, -1 stays as it is.
 static qn_result group_one(void *user, const qn_param_info *p)
 {
     grouping *at = user;
-    const qn_store_entry *e = qn_store_find(at->t->weights, p->name);
-    bool decays = at->t->opts.decay_everything || qn_param_decays(p->kind);
-    for (uint64_t b = e->offset / 4 / BLOCK; b * BLOCK * 4 < e->offset + e->size; b++)
-        at->groups[b] = decays ? 0 : 1;
+    const qn_store_entry *e = qn_store_find(at->t->gradients, p->name);
+    if (!e) return QN_OK;
+    const share *s = share_of(at->t, p->name);
+    const bool decays = at->t->opts.decay_everything || qn_param_decays(p->kind);
+    const uint64_t first = e->offset / 4 / BLOCK, count = e->size / 4;
+    for (uint64_t b = 0; b * BLOCK < count; b++) {
+        uint64_t kept = 0, n = count - b * BLOCK < BLOCK ? count - b * BLOCK : BLOCK;
+        for (uint64_t i = 0; s->keep && i < n; i++) kept += s->keep[b * BLOCK + i] != 0;
+        if (!s->keep) kept = n;
+        // A frozen element without decay keeps its bits: its gradient and its moments are zeros.
+        at->groups[first + b] = !kept ? -1 : kept == n && decays ? 0 : 1;
+    }
     return QN_OK;
 }
 
@@ -156,7 +246,8 @@ static qn_result build_optimiser(qn_trainer *t)
 {
     QN_TRY(qn_graph_create(t->dev, &t->optimiser.g));
     qn_graph *g = t->optimiser.g;
-    const int64_t blocks = (int64_t)(qn_store_bytes(t->weights) / 4 / BLOCK);
+    const uint64_t trained = qn_store_bytes(t->gradients);
+    const int64_t blocks = (int64_t)(trained / 4 / BLOCK);
     int32_t *groups = qn_calloc((size_t)blocks, sizeof *groups);
     if (!groups) return qn_no_memory((size_t)blocks * sizeof *groups);
     qn_result r = qn_parameters(&t->config, group_one, &(grouping){ t, groups });
@@ -167,7 +258,7 @@ static qn_result build_optimiser(qn_trainer *t)
         const qn_tensor *grad = qn_store_tensor(g, t->gradients);
         t->optimiser.hyper = qn_input(g, "hyper", QN_F32, QN_SHAPE(HYPER));
         t->optimiser.square_sum = qn_sum_squares(g, grad);
-        qn_adamw(g, qn_store_tensor(g, t->weights), grad, qn_store_tensor(g, t->moment[0]),
+        qn_adamw(g, qn_store_prefix(g, t->weights, trained), grad, qn_store_tensor(g, t->moment[0]),
                  qn_store_tensor(g, t->moment[1]), t->optimiser.hyper, t->optimiser.square_sum,
                  group, rows);
         r = qn_graph_status(g);
@@ -182,10 +273,16 @@ static const char *const store_names[] = { "weights", "gradients", "mean moments
 static qn_result build(qn_trainer *t)
 {
     qn_store **stores[] = { &t->weights, &t->gradients, &t->moment[0], &t->moment[1] };
+    const qn_trainable *part = t->opts.trainable;
+    if (part && part->check) QN_TRY(part->check(part->user, &t->config));
+    QN_TRY(qn_parameters(&t->config, find_share, t));
     for (int i = 0; i < 4; i++) {
         QN_TRY(qn_store_create(t->dev, store_names[i], stores[i]));
-        QN_TRY(qn_model_declare(&t->config, *stores[i], QN_F32));
+        QN_TRY(declare(t, *stores[i], false));
     }
+    if (!qn_store_count(t->gradients))
+        return qn_fail(QN_ERR_INVALID, "nothing is left to train: all parameters are frozen");
+    QN_TRY(declare(t, t->weights, true));
     QN_TRY(build_loss(t, &t->first, true, false));
     if (t->opts.accumulate > 1) QN_TRY(build_loss(t, &t->further, true, true));
     QN_TRY(build_loss(t, &t->eval, false, false));
@@ -242,8 +339,9 @@ qn_result qn_trainer_estimate(qn_device *dev, const qn_model_config *c, const qn
 {
     qn_trainer *t;
     QN_TRY(start(dev, c, opts, &t));
-    const uint64_t bytes = qn_store_bytes(t->weights);
-    qn_trainer_memory m = { .weights = bytes, .gradients = bytes, .moments = 2 * bytes };
+    const uint64_t bytes = qn_store_bytes(t->gradients);
+    qn_trainer_memory m = { .weights = qn_store_bytes(t->weights), .gradients = bytes,
+                            .moments = 2 * bytes };
     loss_graph *all[] = { &t->first, &t->further, &t->eval };
     qn_result r = QN_OK;
     for (int i = 0; r == QN_OK && i < 3; i++) {
@@ -277,6 +375,8 @@ void qn_trainer_destroy(qn_trainer **trainer)
     qn_store_destroy(&t->gradients);
     qn_store_destroy(&t->moment[0]);
     qn_store_destroy(&t->moment[1]);
+    for (size_t i = 0; i < t->share_count; i++) qn_free(t->shares[i].keep);
+    qn_free(t->shares);
     qn_free(t);
 }
 

@@ -7,6 +7,16 @@
 
 typedef struct qn_trainer qn_trainer;
 
+// Which elements of the parameters are trained. The others get no gradient, no moment and no decay,
+// and keep their bytes; a parameter without any trained element takes no memory beside its own.
+typedef struct qn_trainable {
+    // Sets keep[i] (all 0 before) to 1 for every trained element of a parameter.
+    qn_result (*mark)(void *user, const char *name, qn_shape shape, uint8_t *keep);
+    // Asked first; NULL: any model will do.
+    qn_result (*check)(void *user, const qn_model_config *c);
+    void *user;
+} qn_trainable;
+
 typedef struct qn_trainer_opts {
     int64_t batch, positions; // B rows of T tokens per plan run
     int64_t accumulate;       // runs per step; 0: 1
@@ -15,6 +25,7 @@ typedef struct qn_trainer_opts {
     bool decay_everything;    // also norms and biases (the published traces)
     bool profile;
     uint64_t seed;            // of dropout and sampled routing
+    const qn_trainable *trainable; // NULL: everything; must outlive the creation
 } qn_trainer_opts;
 
 typedef struct qn_step_report {

@@ -270,6 +270,12 @@ bool qn_file_exists(const char *path)
     return stat(path, &st) == 0;
 }
 
+bool qn_same_file(const char *a, const char *b)
+{
+    struct stat x, y;
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
 bool qn_is_dir(const char *path)
 {
     struct stat st;

@@ -35,6 +35,8 @@ QN_API void qn_atomic_abandon(qn_atomic_file **f);
 QN_API qn_result qn_make_dirs(const char *path);
 QN_API bool qn_file_exists(const char *path);
 QN_API bool qn_is_dir(const char *path);
+// Whether two paths lead to the same existing file or directory.
+QN_API bool qn_same_file(const char *a, const char *b);
 // When the file was last written, in nanoseconds of the system's clock; 0: there is none.
 QN_API uint64_t qn_file_time(const char *path);
 // Removes a directory and everything in it; a missing one is fine.

@@ -1,6 +1,8 @@
 // Training as a whole: it learns, repeats itself bit for bit, goes on where it stopped, and
 // survives damaged files and full disks.
 #include "llm/generate.h"
+#include "llm/trainable.h"
+#include <quoin/io.h>
 #include "random.h"
 #include "tiny_lm.h"
 
@@ -114,6 +116,114 @@ static void test_same_seed_same_bytes(void **state)
     b.fresh = true;
     assert_ok(train(&b, NULL, NULL));
     assert_false(same_file(folder_a, folder_b, model));
+}
+
+// Reads tensor `name` of the folder's model, or of its state, as bytes.
+static const qn_safetensor *tensor(qn_safetensors **s, const char *dir, const char *file,
+                                   const char *name)
+{
+    char path[768];
+    snprintf(path, sizeof path, "%s/%s", dir, file);
+    if (!*s) assert_ok(qn_safetensors_open(path, s));
+    return qn_safetensors_find(*s, name);
+}
+
+// Trains a part of folder_a's model into folder_b; stopped after `stop` steps unless 0.
+static qn_result train_part(const char *const *items, size_t count, int64_t stop, double decay)
+{
+    qn_part part;
+    qn_train_opts o = opts_in(folder_b, 6);
+    QN_TRY(qn_part_open(items, count, &part));
+    o.config = NULL;
+    o.init = folder_a;
+    o.weight_decay = decay;
+    o.trainable = &part.trainable;
+    o.trainable_text = part.text;
+    qn_result r = train(&o, &(script){ .stop_after = stop }, NULL);
+    qn_part_close(&part);
+    return r;
+}
+
+#define MLP "transformer.h.0.mlpf."
+// What is frozen keeps its bytes, whole tensors and rows of them, and takes no moments.
+static void test_a_part_is_trained(void **state)
+{
+    (void)state;
+    static const char *const items[] = { "*.mlpf.experts.weight#1", "3", "*.ln_f.*",
+                                         "*.mlpf.gate.w_gate.3.weight#3" };
+    clear_folders();
+    qn_train_opts o = opts_in(folder_a, 4);
+    assert_ok(train(&o, NULL, NULL));
+    assert_ok(train_part(items, 4, 0, 0.5));
+    qn_safetensors *a = NULL, *b = NULL, *s = NULL;
+    assert_non_null(tensor(&a, folder_a, model, MLP "experts.weight"));
+    for (size_t i = 0; i < qn_safetensors_count(a); i++) {
+        const qn_safetensor *x = qn_safetensors_at(a, i), *y = tensor(&b, folder_b, model, x->name);
+        assert_non_null(y);
+        const bool stack = !strcmp(x->name, MLP "experts.weight");
+        const bool rows = !strcmp(x->name, MLP "gate.w_gate.3.weight");
+        const bool all = strstr(x->name, ".ln_f.") != NULL;
+        const size_t size = (size_t)x->size / (size_t)x->dim[0];
+        for (int64_t e = 0; e < x->dim[0]; e++) {
+            const char *p = (const char *)x->data + (size_t)e * size;
+            const char *q = (const char *)y->data + (size_t)e * size;
+            const bool same = !memcmp(p, q, size);
+            if (same == (all || (stack && e % 2) || (rows && e == 3)))
+                fail_msg("%s row %d is %s", x->name, (int)e, same ? "as before" : "changed");
+        }
+        char name[256];
+        snprintf(name, sizeof name, "mean.%s", x->name);
+        const qn_safetensor *m = tensor(&s, folder_b, state_file, name);
+        assert_int_equal(m != NULL, stack || rows || all);
+        // Frozen rows have no moment.
+        for (size_t k = 0; stack && k < size; k++) assert_int_equal(((const char *)m->data)[k], 0);
+    }
+    qn_safetensors_close(&a);
+    qn_safetensors_close(&b);
+    qn_safetensors_close(&s);
+}
+
+static void test_a_part_resumes_bitwise(void **state)
+{
+    (void)state;
+    static const char *const items[] = { "*.mlpf.*experts.weight#0", "2" };
+    assert_ok(qn_remove_tree(folder_b));
+    assert_ok(train_part(items, 2, 0, 0.1));
+    size_t n, m;
+    char *whole = content(folder_b, model, &n);
+    assert_ok(qn_remove_tree(folder_b));
+    assert_ok(train_part(items, 2, 2, 0.1));
+    assert_ok(train_part(items, 2, 0, 0.1));
+    char *parts = content(folder_b, model, &m);
+    assert_int_equal(n, m);
+    assert_memory_equal(whole, parts, n);
+    qn_free(whole);
+    qn_free(parts);
+    // Another part is another run.
+    assert_fails(train_part(items, 1, 0, 0.1), QN_ERR_INVALID, "trained = ");
+}
+
+static void test_parts_that_are_none(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *item, *part;
+    } rows[] = {
+        { "*.mlpf.expert.weight", "matches no tensor of the model" },
+        { "lm_haed.weight", "did you mean 'lm_head.weight'?" },
+        { "*.mlpf.experts.weight#4", "has rows 0 to 3" },
+        { "*.mlpf.experts.weight#3-1", "expected a row like 3" },
+        { "#2", "expected the name of a tensor" },
+        { "*.x#", "expected a row like 3" },
+    };
+    assert_ok(qn_remove_tree(folder_b));
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        assert_fails(train_part(&rows[i].item, 1, 0, 0), QN_ERR_INVALID, rows[i].part);
+        assert_false(qn_file_exists(scratch("b/model.safetensors")));
+    }
+    qn_train_opts o = opts_in(folder_a, 4);
+    o.init = folder_a;
+    assert_fails(train(&o, NULL, NULL), QN_ERR_INVALID, "would be overwritten");
 }
 
 // Stopped after any step and gone on with, once or twice, a run ends where it would have anyway.
@@ -484,7 +594,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_learns),
         cmocka_unit_test(test_same_seed_same_bytes),
-        cmocka_unit_test(test_resumes_bitwise),
+        cmocka_unit_test(test_a_part_is_trained), cmocka_unit_test(test_a_part_resumes_bitwise),
+        cmocka_unit_test(test_parts_that_are_none), cmocka_unit_test(test_resumes_bitwise),
         cmocka_unit_test(test_finished_and_extended),
         cmocka_unit_test(test_minutes),
         cmocka_unit_test(test_accumulation),

@@ -96,6 +96,9 @@ QN_API const qn_tensor *qn_param(qn_graph *g, qn_store *store, const char *name)
 QN_API const qn_tensor *qn_frozen(qn_graph *g, qn_store *store, const char *name);
 // The whole store as one f32 vector [bytes / 4]: padding included, which is always zero.
 QN_API const qn_tensor *qn_store_tensor(qn_graph *g, qn_store *store);
+// The first `bytes` of it, a multiple of QN_RANGE_ALIGN: the tensors that were added first, where
+// another store has these alone (gradients of the trained ones).
+QN_API const qn_tensor *qn_store_prefix(qn_graph *g, qn_store *store, uint64_t bytes);
 // Another name for dumps, errors and timings.
 QN_API void qn_name(qn_graph *g, const qn_tensor *t, const char *name);
 
