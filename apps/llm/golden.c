@@ -3,6 +3,7 @@
 #include "fail.h"
 #include "mem.h"
 #include "platform.h"
+#include "bricks/golden.h"
 #include "text/golden.h"
 
 #include <math.h>
@@ -201,6 +202,7 @@ static qn_result walk(qn_device *dev, const char *dir, qn_golden_report *report,
     size_t count;
     QN_TRY(qn_list_dir(dir, &names, &count));
     if (qn_golden_tokenizer_matches(dir)) run_tokenizer(dir, report);
+    if (qn_golden_merge_matches(dir)) qn_golden_merge(dev, dir, report);
     qn_result r = QN_OK;
     for (size_t i = 0; r == QN_OK && i < count; i++) {
         char *path = qn_path_join(dir, names[i]);
