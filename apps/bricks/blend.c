@@ -65,8 +65,8 @@ qn_result qn_room(qn_blend *b, room *r, uint64_t size, qn_memory memory, const c
     QN_TRY(qn_blend_flush(b));
     b->held -= r->size;
     room_free(r);
-    QN_TRY(qn_buffer_create(b->dev, &(qn_buffer_opts){ .size = size, .memory = memory, .name = name },
-                            &r->buffer));
+    QN_TRY(qn_buffer_create(
+        b->dev, &(qn_buffer_opts){ .size = size, .memory = memory, .name = name }, &r->buffer));
     r->size = size;
     b->held += size;
     if (b->held > b->peak) b->peak = b->held;

@@ -32,8 +32,8 @@ typedef struct qn_blend_tensor {
     uint64_t count, width; // elements; elements of a row (the last dimension)
     uint64_t columns;      // elements that belong to one index of the first dimension
     size_t inputs;
-    qn_storage storage;    // of the slots
-    qn_storage out;        // of the result
+    qn_storage storage; // of the slots
+    qn_storage out;     // of the result
 } qn_blend_tensor;
 qn_result qn_blend_begin(qn_blend *b, int set, const qn_blend_tensor *t);
 // The result is there.

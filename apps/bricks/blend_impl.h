@@ -21,7 +21,7 @@ typedef struct slot_set {
     room *upload, *local; // per input; local: where the host cannot map what kernels read fast
     size_t count;
     room result, readback;
-    uint64_t bytes;       // of a slot, as reserved
+    uint64_t bytes; // of a slot, as reserved
 } slot_set;
 
 struct qn_blend {

@@ -21,7 +21,7 @@ static uint64_t mask_words(const qn_blend *b)
 typedef struct reduction {
     uint32_t mode;
     int x, z, base;
-    bool plane, rows;    // keys come from the plane; every row has sums of its own
+    bool plane, rows; // keys come from the plane; every row has sums of its own
     qn_blend_keep keep;
     merge_reduce_args args;
 } reduction;
@@ -46,8 +46,8 @@ static qn_result reduce_window(qn_blend *b, const reduction *n, uint64_t first, 
         .storage = b->t.storage,
         .args = &args,
         .args_size = sizeof args,
-        .constants = { n->mode, n->base >= 0, n->keep.kind, n->plane, !n->rows || width % 4 == 0,
-                       0, n->keep.low_below },
+        .constants = { n->mode, n->base >= 0, n->keep.kind, n->plane, !n->rows || width % 4 == 0, 0,
+                       n->keep.low_below },
         .rounds = 4000,
     };
     d.buffers[0] = qn_blend_input(b, n->x, first, count);
@@ -123,8 +123,8 @@ static qn_result gram_columns(qn_blend *b, int x, int z, int base, double *sums)
     enum { BLOCK = 32 };
     uint64_t width = b->t.columns, rows = b->t.count / width;
     uint64_t blocks = qn_ceil_div(rows, BLOCK);
-    QN_TRY(qn_room(b, &b->sums, blocks * width * 3 * sizeof(float), QN_MEMORY_DEVICE,
-                   "merge sums"));
+    QN_TRY(
+        qn_room(b, &b->sums, blocks * width * 3 * sizeof(float), QN_MEMORY_DEVICE, "merge sums"));
     uint64_t step = qn_blend_rows(b, width, b->window);
     step = qn_ceil_div(step, RANGE_ITEMS) * RANGE_ITEMS; // whole blocks, aligned
     for (uint64_t at = 0; at < rows; at += step) {
@@ -186,10 +186,11 @@ qn_result qn_blend_squares(qn_blend *b, int x, int base, const qn_blend_keep *ke
 qn_result qn_blend_shared(qn_blend *b, int x, int base, float epsilon, double sums[2])
 {
     double t[3];
-    QN_TRY(reduce_total(b,
-                        &(reduction){ .mode = SHARED, .x = x, .z = QN_BLEND_NONE, .base = base,
-                                      .args.epsilon = epsilon },
-                        t));
+    QN_TRY(reduce_total(
+        b,
+        &(reduction){
+            .mode = SHARED, .x = x, .z = QN_BLEND_NONE, .base = base, .args.epsilon = epsilon },
+        t));
     sums[0] = t[0];
     sums[1] = t[1];
     return QN_OK;
@@ -270,8 +271,11 @@ qn_result qn_blend_mask_write(qn_blend *b, size_t mask, const uint8_t *keep)
 qn_result qn_blend_mark(qn_blend *b, const qn_blend_keys *keys, const qn_blend_keep *keep,
                         size_t mask)
 {
-    reduction n = { .mode = MARK, .x = keys->plane ? QN_BLEND_NONE : keys->x, .z = QN_BLEND_NONE,
-                    .base = keys->plane ? QN_BLEND_NONE : keys->base, .plane = keys->plane,
+    reduction n = { .mode = MARK,
+                    .x = keys->plane ? QN_BLEND_NONE : keys->x,
+                    .z = QN_BLEND_NONE,
+                    .base = keys->plane ? QN_BLEND_NONE : keys->base,
+                    .plane = keys->plane,
                     .keep = *keep };
     uint64_t segments;
     n.keep.mask = mask;
@@ -281,8 +285,11 @@ qn_result qn_blend_mark(qn_blend *b, const qn_blend_keys *keys, const qn_blend_k
 qn_result qn_blend_locate(qn_blend *b, const qn_blend_keys *keys, const qn_blend_found *found,
                           uint64_t which, uint64_t *index)
 {
-    reduction n = { .mode = EQUAL, .x = keys->plane ? QN_BLEND_NONE : keys->x, .z = QN_BLEND_NONE,
-                    .base = keys->plane ? QN_BLEND_NONE : keys->base, .plane = keys->plane,
+    reduction n = { .mode = EQUAL,
+                    .x = keys->plane ? QN_BLEND_NONE : keys->x,
+                    .z = QN_BLEND_NONE,
+                    .base = keys->plane ? QN_BLEND_NONE : keys->base,
+                    .plane = keys->plane,
                     .keep = { .low = found->key } };
     uint64_t segments, s = 0;
     float *sums;
@@ -293,8 +300,9 @@ qn_result qn_blend_locate(qn_blend *b, const qn_blend_keys *keys, const qn_blend
 
     // The segment as a mask of the equal ones; a bit for each element, read back.
     uint32_t words[SEGMENT / 32];
-    qn_blend_keep only = { .kind = QN_KEEP_KEYS, .low = found->key, .high = found->key,
-                           .high_index = UINT32_MAX };
+    qn_blend_keep only = {
+        .kind = QN_KEEP_KEYS, .low = found->key, .high = found->key, .high_index = UINT32_MAX
+    };
     QN_TRY(qn_blend_flush(b));
     room saved = b->masks;
     b->masks = b->open;
@@ -302,8 +310,7 @@ qn_result qn_blend_locate(qn_blend *b, const qn_blend_keys *keys, const qn_blend
         qn_room(b, &b->masks, mask_words(b) * 4, QN_MEMORY_DEVICE, "merge mask of equals");
     if (r == QN_OK) r = qn_blend_mark(b, keys, &only, 0);
     if (r == QN_OK) r = qn_blend_flush(b);
-    if (r == QN_OK)
-        r = qn_buffer_read(b->masks.buffer, s * sizeof words, words, sizeof words);
+    if (r == QN_OK) r = qn_buffer_read(b->masks.buffer, s * sizeof words, words, sizeof words);
     b->open = b->masks;
     b->masks = saved;
     QN_TRY(r);
@@ -322,15 +329,18 @@ qn_result qn_blend_locate(qn_blend *b, const qn_blend_keys *keys, const qn_blend
 
 static qn_result read_slot(qn_blend *b, int input, float *out)
 {
-    static const qn_st_dtype dtypes[] = { [QN_STORE_F32] = QN_ST_F32,
-                                          [QN_STORE_F16] = QN_ST_F16,
-                                          [QN_STORE_BF16] = QN_ST_BF16 };
+    static const qn_st_dtype dtypes[] = {
+        [QN_STORE_F32] = QN_ST_F32, [QN_STORE_F16] = QN_ST_F16, [QN_STORE_BF16] = QN_ST_BF16
+    };
     qn_range from = qn_blend_input(b, input, 0, b->t.count);
     size_t size = (size_t)b->t.count * qn_storage_size(b->t.storage);
     void *raw = qn_malloc(size);
     if (!raw) return qn_no_memory(size);
-    qn_safetensor t = { .name = "slot", .dtype = dtypes[b->t.storage], .count = b->t.count,
-                        .size = size, .data = raw };
+    qn_safetensor t = { .name = "slot",
+                        .dtype = dtypes[b->t.storage],
+                        .count = b->t.count,
+                        .size = size,
+                        .data = raw };
     qn_result r = qn_buffer_read(from.buffer, from.offset, raw, size);
     if (r == QN_OK) r = qn_safetensor_f32(&t, 0, t.count, out);
     qn_free(raw);
@@ -380,8 +390,8 @@ static uint32_t log2_bins(uint64_t width)
 
 // The mask of some rows, in three passes over them; elements that the bins do not decide are
 // counted out one by one.
-static qn_result draw_rows(qn_blend *b, int x, int base, const qn_blend_random *random,
-                           size_t mask, uint64_t first, uint64_t rows)
+static qn_result draw_rows(qn_blend *b, int x, int base, const qn_blend_random *random, size_t mask,
+                           uint64_t first, uint64_t rows)
 {
     uint64_t width = random->row_width, count = rows * width, at = first * width;
     uint32_t bits = log2_bins(width), aligned = width % 4 == 0;
@@ -389,12 +399,22 @@ static qn_result draw_rows(qn_blend *b, int x, int base, const qn_blend_random *
     QN_TRY(qn_blend_stream(b, &s));
     QN_TRY(qn_stream_fill(s, (qn_range){ b->open.buffer, 0, 256 }, 0));
     QN_TRY(qn_stream_fill(s, qn_all(&b->table), 0));
-    merge_rank_args args = { (u32)rows, (u32)width, (u32)first, (u32)at,
-                             (u32)(mask * mask_words(b)), (u32)random->seed,
-                             (u32)(random->seed >> 32), random->stream, random->model,
-                             (f32)random->lowest, (f32)random->slope };
-    qn_dispatch rank = { .kernel = QN_K_merge_rank, .storage = b->t.storage, .args = &args,
-                         .args_size = sizeof args, .constants = { 0, aligned, bits } };
+    merge_rank_args args = { (u32)rows,
+                             (u32)width,
+                             (u32)first,
+                             (u32)at,
+                             (u32)(mask * mask_words(b)),
+                             (u32)random->seed,
+                             (u32)(random->seed >> 32),
+                             random->stream,
+                             random->model,
+                             (f32)random->lowest,
+                             (f32)random->slope };
+    qn_dispatch rank = { .kernel = QN_K_merge_rank,
+                         .storage = b->t.storage,
+                         .args = &args,
+                         .args_size = sizeof args,
+                         .constants = { 0, aligned, bits } };
     rank.buffers[0] = qn_blend_input(b, x, at, count);
     rank.buffers[1] = qn_blend_input(b, base, at, count);
     rank.buffers[2] = qn_all(&b->table);
@@ -419,8 +439,11 @@ static qn_result draw_rows(qn_blend *b, int x, int base, const qn_blend_random *
     draw.row_first = (u32)first;
     draw.lowest = args.lowest;
     draw.slope = args.slope;
-    qn_dispatch d = { .kernel = QN_K_merge_reduce, .storage = b->t.storage, .args = &draw,
-                      .args_size = sizeof draw, .constants = { DRAW, 1, 0, 0, 1, bits, 0 },
+    qn_dispatch d = { .kernel = QN_K_merge_reduce,
+                      .storage = b->t.storage,
+                      .args = &draw,
+                      .args_size = sizeof draw,
+                      .constants = { DRAW, 1, 0, 0, 1, bits, 0 },
                       .rounds = 4000 };
     d.buffers[0] = rank.buffers[0];
     d.buffers[2] = rank.buffers[1];

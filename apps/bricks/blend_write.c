@@ -83,8 +83,8 @@ static qn_result mix_window(qn_blend *b, const qn_blend_mix_opts *o, size_t grou
             d.buffers[1 + m] = qn_blend_input(b, o->inputs[from + m], first, count);
         d.buffers[8] = (qn_range){ b->params.buffer, g * stride, stride };
         if (g) d.buffers[9] = qn_blend_f32(&b->before[(g + 1) % 2], 0, count);
-        d.buffers[10] = last ? qn_blend_out(b, first, count)
-                             : qn_blend_f32(&b->before[g % 2], 0, count);
+        d.buffers[10] =
+            last ? qn_blend_out(b, first, count) : qn_blend_f32(&b->before[g % 2], 0, count);
         qn_blend_each(b, count, d.groups);
         QN_TRY(qn_blend_dispatch(b, &d));
     }
@@ -127,9 +127,11 @@ static qn_result upload_task(qn_blend *b, const qn_blend_task_opts *o, size_t gr
         const qn_blend_task_model *from = &o->models[m];
         task_model *group = (task_model *)(void *)(table + m / GROUP_MODELS * model_stride());
         group[m % GROUP_MODELS] = (task_model){
-            from->sign_weight, from->weight, from->scale, from->keep.kind, from->keep.low,
-            from->keep.low_index, from->keep.low_below, from->keep.high, from->keep.high_index,
-            (uint32_t)(from->keep.mask * mask_words(b)),
+            from->sign_weight,     from->weight,
+            from->scale,           from->keep.kind,
+            from->keep.low,        from->keep.low_index,
+            from->keep.low_below,  from->keep.high,
+            from->keep.high_index, (uint32_t)(from->keep.mask * mask_words(b)),
         };
     }
     qn_result r = upload(b, table, size);

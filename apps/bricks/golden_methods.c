@@ -59,7 +59,8 @@ static qn_result read_params(qn_json object, qn_merge_params *out)
         qn_merge_param p;
         double number = 0;
         bool flag = false;
-        if (!qn_merge_param_find(qn_json_key(v), &p)) return qn_json_fail(v, "an unknown parameter");
+        if (!qn_merge_param_find(qn_json_key(v), &p))
+            return qn_json_fail(v, "an unknown parameter");
         if (qn_json_kind_of(v) == QN_JSON_BOOL) {
             QN_TRY(qn_json_bool(v, NULL, &flag));
             number = flag;
@@ -181,9 +182,16 @@ static qn_result run_tensor(golden_case *c, const char *tensor)
     if (!want) return qn_fail(QN_ERR_FORMAT, "tensor %s is missing", name);
     if (c->masks) QN_TRY(find_masks(c, tensor, masks));
     qn_merge_tensor t = {
-        .name = tensor, .method = c->method, .models = c->inputs, .sources = sources,
-        .count = c->count, .base = c->base, .params = c->params, .seed = c->seed,
-        .embedding = is_embedding(c, tensor), .masks = c->masks ? masks : NULL,
+        .name = tensor,
+        .method = c->method,
+        .models = c->inputs,
+        .sources = sources,
+        .count = c->count,
+        .base = c->base,
+        .params = c->params,
+        .seed = c->seed,
+        .embedding = is_embedding(c, tensor),
+        .masks = c->masks ? masks : NULL,
     };
     QN_TRY(qn_merge_dtype(c->dtype, &t.dtype));
     QN_TRY(qn_merge_dtype(c->out_dtype, &t.out_dtype));
@@ -195,7 +203,9 @@ static qn_result run_tensor(golden_case *c, const char *tensor)
     if (!got) return qn_no_memory((size_t)t.out_count * sizeof *got);
     qn_result r = qn_merge_load(c->all->blend, 0, &t);
     if (r == QN_OK) r = qn_merge_compute(c->all->blend, 0, &t);
-    qn_safetensor result = { .name = tensor, .dtype = t.stored, .count = t.out_count,
+    qn_safetensor result = { .name = tensor,
+                             .dtype = t.stored,
+                             .count = t.out_count,
                              .data = qn_blend_result(c->all->blend, 0) };
     if (r == QN_OK) r = qn_safetensor_f32(&result, 0, t.out_count, got);
     if (r == QN_OK) r = judge(c, tensor, want, got);
@@ -216,12 +226,11 @@ static qn_result run_case(golden_case *c)
     }
     QN_TRY(qn_json_number_or(c->node, "max_outside_fraction", 0, 1, 0, &allowed));
     c->line.error = c->line.relative / c->hard;
-    c->line.passed = c->line.relative <= c->hard &&
-                     (double)c->outside <= allowed * (double)c->elements;
+    c->line.passed =
+        c->line.relative <= c->hard && (double)c->outside <= allowed * (double)c->elements;
     if (c->outside)
-        snprintf(c->line.detail, sizeof c->line.detail,
-                 "%llu of %llu elements beyond %.0e", (unsigned long long)c->outside,
-                 (unsigned long long)c->elements, c->tolerance);
+        snprintf(c->line.detail, sizeof c->line.detail, "%llu of %llu elements beyond %.0e",
+                 (unsigned long long)c->outside, (unsigned long long)c->elements, c->tolerance);
     return QN_OK;
 }
 

@@ -42,16 +42,27 @@ bool qn_merge_param_find(const char *name, qn_merge_param *out)
     return false;
 }
 
-#define WEIGHT { QN_P_WEIGHT, .of_model = true, .required = true }
-#define DENSITY { QN_P_DENSITY, .of_model = true, .initial = 1, .max = 1e9 }
-#define FLAG(p, on) { p, .initial = on, .flag = true }
-#define LAMBDA { QN_P_LAMBDA, .initial = 1 }
+#define WEIGHT                                                                                     \
+    {                                                                                              \
+        QN_P_WEIGHT, .of_model = true, .required = true                                            \
+    }
+#define DENSITY                                                                                    \
+    {                                                                                              \
+        QN_P_DENSITY, .of_model = true, .initial = 1, .max = 1e9                                   \
+    }
+#define FLAG(p, on)                                                                                \
+    {                                                                                              \
+        p, .initial = on, .flag = true                                                             \
+    }
+#define LAMBDA                                                                                     \
+    {                                                                                              \
+        QN_P_LAMBDA, .initial = 1                                                                  \
+    }
 #define PARAMS(...)                                                                                \
     .params = { __VA_ARGS__ },                                                                     \
     .param_count = sizeof((qn_method_param[]){ __VA_ARGS__ }) / sizeof(qn_method_param)
 #define TASK(normalize, rescale)                                                                   \
-    FLAG(QN_P_NORMALIZE, normalize), FLAG(QN_P_RESCALE, rescale), LAMBDA,                          \
-        FLAG(QN_P_INT8_MASK, 0)
+    FLAG(QN_P_NORMALIZE, normalize), FLAG(QN_P_RESCALE, rescale), LAMBDA, FLAG(QN_P_INT8_MASK, 0)
 
 #define TIES "TIES", "https://arxiv.org/abs/2306.01708"
 #define DARE "https://arxiv.org/abs/2311.03099"
@@ -145,8 +156,8 @@ double qn_merge_param_of(const qn_method *m, const qn_merge_params *given, qn_me
     return row ? row->initial : 0;
 }
 
-static qn_result check_param(const qn_method *m, const qn_method_param *p, const qn_merge_params *given,
-                             const char *of)
+static qn_result check_param(const qn_method *m, const qn_method_param *p,
+                             const qn_merge_params *given, const char *of)
 {
     bool there = given->given >> p->param & 1;
     if (!there && p->required)
@@ -155,8 +166,9 @@ static qn_result check_param(const qn_method *m, const qn_method_param *p, const
     double v = there ? given->value[p->param] : p->initial;
     bool bounded = p->min < p->max;
     if (!isfinite(v) || (bounded && (v < p->min || v > p->max)))
-        return qn_fail(QN_ERR_INVALID, "%s: %s%s%s is %g, expected a number of at least %g", m->name,
-                       qn_merge_param_name(p->param), *of ? " of model " : "", of, v, p->min);
+        return qn_fail(QN_ERR_INVALID, "%s: %s%s%s is %g, expected a number of at least %g",
+                       m->name, qn_merge_param_name(p->param), *of ? " of model " : "", of, v,
+                       p->min);
     return QN_OK;
 }
 

@@ -47,7 +47,7 @@ static inline void qn_merge_params_set(qn_merge_params *p, qn_merge_param which,
 // A parameter that a method takes.
 typedef struct qn_method_param {
     qn_merge_param param;
-    bool of_model;   // each model has its own
+    bool of_model; // each model has its own
     bool required;
     double initial;
     bool flag;       // true or false
@@ -69,10 +69,10 @@ typedef struct qn_merge_job {
     uint64_t count;
     const qn_merge_input *models; // in the order of the recipe, the base among them
     size_t model_count;
-    int base;                     // index in models, -1: none
-    qn_merge_params params;             // those not of a model
+    int base;               // index in models, -1: none
+    qn_merge_params params; // those not of a model
     uint64_t seed;
-    const uint8_t *const *masks;  // tests: a byte per element instead of random draws, per model
+    const uint8_t *const *masks; // tests: a byte per element instead of random draws, per model
 } qn_merge_job;
 
 typedef struct qn_method qn_method;
@@ -102,7 +102,8 @@ const qn_method_param *qn_method_takes(const qn_method *m, qn_merge_param p);
 qn_result qn_method_run(qn_blend *b, const qn_method *m, const qn_merge_job *job);
 
 // For the files that define methods.
-double qn_merge_param_of(const qn_method *m, const qn_merge_params *given, qn_merge_param p); // given, or the default
+double qn_merge_param_of(const qn_method *m, const qn_merge_params *given,
+                         qn_merge_param p); // given, or the default
 qn_result qn_method_linear(qn_blend *b, const qn_method *m, const qn_merge_job *job);
 qn_result qn_method_passthrough(qn_blend *b, const qn_method *m, const qn_merge_job *job);
 qn_result qn_method_slerp(qn_blend *b, const qn_method *m, const qn_merge_job *job);

@@ -113,14 +113,15 @@ qn_result qn_method_nuslerp(qn_blend *b, const qn_method *m, const qn_merge_job 
         if ((int)i != job->base && count < 2) two[count++] = &job->models[i];
     if (job->model_count == 1) return qn_method_copy(b, job->models[0].input, 1);
     if (count != 2)
-        return qn_fail(QN_ERR_INVALID, "nuslerp takes two models besides the base, found %zu", count);
+        return qn_fail(QN_ERR_INVALID, "nuslerp takes two models besides the base, found %zu",
+                       count);
     double w0 = qn_merge_param_of(m, &two[0]->params, QN_P_WEIGHT);
     double w1 = qn_merge_param_of(m, &two[1]->params, QN_P_WEIGHT);
     double t = fabs(w0 + w1) < 1e-6 ? 0.5 : w1 / (w0 + w1);
     qn_blend_spread spread = QN_BLEND_WHOLE;
     if (qn_merge_param_of(m, &job->params, QN_P_NUSLERP_FLATTEN) == 0 && job->rank > 1)
         spread = qn_merge_param_of(m, &job->params, QN_P_NUSLERP_ROW_WISE) != 0 ? QN_BLEND_COLUMNS
-                                                                         : QN_BLEND_ROWS;
+                                                                                : QN_BLEND_ROWS;
     size_t n = (size_t)vectors_of(job, spread);
     double *g = qn_malloc(n * 3 * sizeof *g);
     float *coefs = qn_malloc(n * 3 * sizeof *coefs);
@@ -305,7 +306,8 @@ qn_result qn_method_karcher(qn_blend *b, const qn_method *m, const qn_merge_job 
         total += s.length[i];
         live += s.length[i] > tol;
     }
-    if (r == QN_OK && live > 0) karcher_mean(&s, (int)qn_merge_param_of(m, &job->params, QN_P_MAX_ITER), tol);
+    if (r == QN_OK && live > 0)
+        karcher_mean(&s, (int)qn_merge_param_of(m, &job->params, QN_P_MAX_ITER), tol);
     for (size_t i = 0; r == QN_OK && i < s.n; i++) {
         double weight = live > 0 ? s.weight[i] : 0;
         s.tangent[i] = weight == 0 ? 0 : weight * total / (double)s.n / s.length[i];
@@ -415,7 +417,8 @@ static void stock_coefs(size_t models, double cosine, float *coefs)
 {
     double n = (double)models, below = 1 + (n - 1) * cosine;
     if (below < 1e-6)
-        qn_log(QN_LOG_WARN, "model_stock: models that point away from each other; the base is kept");
+        qn_log(QN_LOG_WARN,
+               "model_stock: models that point away from each other; the base is kept");
     double t = below < 1e-6 ? 0 : n * cosine / below;
     coefs[0] = 1;
     for (size_t i = 0; i < models; i++) coefs[1 + i] = (float)(t / n);

@@ -19,14 +19,16 @@ static uint32_t fnv1a(const char *s)
 static qn_result keep_top(qn_blend *b, const qn_blend_keys *keys, uint64_t n, uint64_t kept,
                           qn_blend_keep *keep)
 {
-    *keep = (qn_blend_keep){ .kind = QN_KEEP_KEYS, .low = UINT32_MAX, .high = UINT32_MAX,
-                             .high_index = UINT32_MAX, .low_below = true };
+    *keep = (qn_blend_keep){ .kind = QN_KEEP_KEYS,
+                             .low = UINT32_MAX,
+                             .high = UINT32_MAX,
+                             .high_index = UINT32_MAX,
+                             .low_below = true };
     if (kept == 0) return QN_OK; // nothing is above the largest number
     qn_blend_found f;
     QN_TRY(qn_blend_select(b, keys, n - kept, &f));
     uint64_t above = n - f.below - f.equal, index = UINT32_MAX;
-    if (f.key && kept - above < f.equal)
-        QN_TRY(qn_blend_locate(b, keys, &f, kept - above, &index));
+    if (f.key && kept - above < f.equal) QN_TRY(qn_blend_locate(b, keys, &f, kept - above, &index));
     keep->low = f.key;
     keep->low_index = (uint32_t)index;
     return QN_OK;
@@ -98,9 +100,8 @@ static qn_result rank_on_host(qn_blend *b, const thinning *t, const qn_blend_ran
     float *d = qn_malloc((size_t)n * sizeof *d);
     ranked_element *row = qn_malloc((size_t)ranks * sizeof *row);
     uint8_t *keep = qn_calloc((size_t)n, 1);
-    qn_result r = d && row && keep
-                      ? qn_blend_difference(b, t->model->input, t->base, d)
-                      : qn_no_memory((size_t)n * sizeof *d);
+    qn_result r = d && row && keep ? qn_blend_difference(b, t->model->input, t->base, d)
+                                   : qn_no_memory((size_t)n * sizeof *d);
     for (uint64_t v = 0; r == QN_OK && v < n / ranks; v++) {
         uint64_t first = v / stride * stride * ranks + v % stride;
         for (uint64_t i = 0; i < ranks; i++)
@@ -124,8 +125,10 @@ static qn_result rank_on_host(qn_blend *b, const thinning *t, const qn_blend_ran
 static qn_result draw(qn_blend *b, thinning *t, size_t mask, qn_blend_keep *keep)
 {
     const qn_merge_job *job = t->job;
-    qn_blend_random random = { .seed = job->seed, .stream = fnv1a(job->tensor),
-                               .model = (uint32_t)t->order, .probability = t->density };
+    qn_blend_random random = { .seed = job->seed,
+                               .stream = fnv1a(job->tensor),
+                               .model = (uint32_t)t->order,
+                               .probability = t->density };
     uint64_t ranks = 1, stride = 1;
     *keep = (qn_blend_keep){ .kind = QN_KEEP_MASK, .mask = mask };
     if (t->method->thin == QN_THIN_RANKED && t->density > 0) {
@@ -189,8 +192,14 @@ static qn_result make_models(qn_blend *b, const qn_method *m, const qn_merge_job
     for (size_t i = 0; i < job->model_count; i++) {
         if ((int)i == job->base) continue;
         const qn_merge_input *x = &job->models[i];
-        thinning t = { m, job, x, i, order, job->models[job->base].input,
-                       qn_merge_param_of(m, &x->params, QN_P_DENSITY), { 0 } };
+        thinning t = { m,
+                       job,
+                       x,
+                       i,
+                       order,
+                       job->models[job->base].input,
+                       qn_merge_param_of(m, &x->params, QN_P_DENSITY),
+                       { 0 } };
         double w = qn_merge_param_of(m, &x->params, QN_P_WEIGHT);
         qn_blend_task_model *out = &models[order];
         *out = (qn_blend_task_model){ x->input, (float)w, (float)w, 1, { 0 } };
@@ -216,15 +225,15 @@ qn_result qn_method_task(qn_blend *b, const qn_method *m, const qn_merge_job *jo
     if (r == QN_OK) r = make_models(b, m, job, models, &weights);
     if (r == QN_OK) {
         if (normalize && !m->signs) lambda /= fabs(weights) < 1e-8 ? 1 : weights;
-        r = qn_blend_task(b, &(qn_blend_task_opts){
-                                 .base = base,
-                                 .models = models,
-                                 .count = count,
-                                 .lambda = (float)lambda,
-                                 .signs = m->signs,
-                                 .divide = normalize && m->signs ? QN_DIVIDE_ZERO_IS_ONE
-                                                                 : QN_DIVIDE_NONE,
-                             });
+        r = qn_blend_task(
+            b, &(qn_blend_task_opts){
+                   .base = base,
+                   .models = models,
+                   .count = count,
+                   .lambda = (float)lambda,
+                   .signs = m->signs,
+                   .divide = normalize && m->signs ? QN_DIVIDE_ZERO_IS_ONE : QN_DIVIDE_NONE,
+               });
     }
     qn_free(models);
     return r;
@@ -338,8 +347,10 @@ qn_result qn_method_arcee(qn_blend *b, const qn_method *m, const qn_merge_job *j
         QN_TRY(qn_blend_select(b, &keys, (uint64_t)(quarters[i] * (double)(job->count - 1)), &f));
         at[i] = (double)of_bits(f.key);
     }
-    qn_blend_keep keep = { .kind = QN_KEEP_KEYS, .low = bits_from(at[1] + 1.5 * (at[2] - at[0])),
-                           .high = UINT32_MAX, .high_index = UINT32_MAX };
+    qn_blend_keep keep = { .kind = QN_KEEP_KEYS,
+                           .low = bits_from(at[1] + 1.5 * (at[2] - at[0])),
+                           .high = UINT32_MAX,
+                           .high_index = UINT32_MAX };
     QN_TRY(qn_blend_masks(b, 1));
     QN_TRY(qn_blend_mark(b, &keys, &keep, 0));
     qn_blend_task_model model = { x, 1, 1, 1, { .kind = QN_KEEP_MASK } };

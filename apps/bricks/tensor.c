@@ -85,8 +85,8 @@ static qn_result unequal(const qn_merge_tensor *t, size_t i, size_t j)
 {
     char a[96], b[96];
     return qn_fail(QN_ERR_INVALID, "tensor %s: shape %s in %s, but %s in %s", t->name,
-                   shape_text(&t->sources[i], a), t->models[i].model,
-                   shape_text(&t->sources[j], b), t->models[j].model);
+                   shape_text(&t->sources[i], a), t->models[i].model, shape_text(&t->sources[j], b),
+                   t->models[j].model);
 }
 
 static void crop(qn_merge_tensor *t)
@@ -185,8 +185,9 @@ qn_result qn_merge_prepare(qn_merge_tensor *t)
                                                    : common;
     if (t->stored == QN_ST_F64) t->stored = QN_ST_F32;
     // 16-bit inputs stay as they are unless another 16-bit type is asked for.
-    t->storage = short_type ? storage_of(t->dtype)
-                            : native && common != QN_ST_F64 ? storage_of(common) : QN_STORE_F32;
+    t->storage = short_type                      ? storage_of(t->dtype)
+                 : native && common != QN_ST_F64 ? storage_of(common)
+                                                 : QN_STORE_F32;
     t->copied = t->out_count == 0;
     return QN_OK;
 }
@@ -297,21 +298,23 @@ qn_result qn_merge_compute(qn_blend *b, int set, const qn_merge_tensor *t)
     if (t->copied) return QN_OK;
     uint64_t width = t->rank ? (uint64_t)t->dim[t->rank - 1] : 1;
     uint64_t columns = t->rank ? t->out_count / (uint64_t)t->dim[0] : 1;
-    QN_TRY(qn_blend_begin(b, set, &(qn_blend_tensor){ .count = t->out_count,
-                                                      .width = width,
-                                                      .columns = columns,
-                                                      .inputs = t->count,
-                                                      .storage = t->storage,
-                                                      .out = storage_of(t->stored) }));
-    QN_TRY(qn_method_run(b, t->method, &(qn_merge_job){ .tensor = t->name,
-                                                        .rank = t->rank,
-                                                        .dim = t->dim,
-                                                        .count = t->out_count,
-                                                        .models = t->models,
-                                                        .model_count = t->count,
-                                                        .base = t->base,
-                                                        .params = t->params,
-                                                        .seed = t->seed,
-                                                        .masks = t->masks }));
+    QN_TRY(qn_blend_begin(b, set,
+                          &(qn_blend_tensor){ .count = t->out_count,
+                                              .width = width,
+                                              .columns = columns,
+                                              .inputs = t->count,
+                                              .storage = t->storage,
+                                              .out = storage_of(t->stored) }));
+    QN_TRY(qn_method_run(b, t->method,
+                         &(qn_merge_job){ .tensor = t->name,
+                                          .rank = t->rank,
+                                          .dim = t->dim,
+                                          .count = t->out_count,
+                                          .models = t->models,
+                                          .model_count = t->count,
+                                          .base = t->base,
+                                          .params = t->params,
+                                          .seed = t->seed,
+                                          .masks = t->masks }));
     return qn_blend_end(b);
 }

@@ -26,23 +26,23 @@ typedef struct qn_tensor_source {
 typedef struct qn_merge_tensor {
     const char *name;
     const qn_method *method;
-    qn_merge_input *models;           // .input is filled in by preparing
-    qn_tensor_source *sources;        // one per model
+    qn_merge_input *models;    // .input is filled in by preparing
+    qn_tensor_source *sources; // one per model
     size_t count;
-    int base;                         // -1: none
+    int base; // -1: none
     qn_merge_params params;
     uint64_t seed;
-    bool embedding;                   // rows or columns may be missing
+    bool embedding; // rows or columns may be missing
     const uint8_t *const *masks;
-    qn_st_dtype dtype, out_dtype;     // as asked for
+    qn_st_dtype dtype, out_dtype; // as asked for
 
     // By preparing:
-    bool copied;                      // no arithmetic: not a floating-point type, or nothing to do
+    bool copied; // no arithmetic: not a floating-point type, or nothing to do
     int rank;
     int64_t dim[QN_ST_MAX_RANK];
     uint64_t out_count;
-    qn_st_dtype stored;               // type of the result
-    qn_storage storage;               // of the slots
+    qn_st_dtype stored; // type of the result
+    qn_storage storage; // of the slots
 } qn_merge_tensor;
 
 // Settles which models take part (those of other shapes may have to go), the shape and the types.

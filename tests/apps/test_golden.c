@@ -37,6 +37,19 @@ static void test_own_cases(void **state)
     assert_true(s.lines > 50);
 }
 
+// All cases of merging beside the sources, where there are any.
+static void test_shared_merges(void **state)
+{
+    (void)state;
+    static const char dir[] = QN_SOURCE_DIR "/../shared/golden/merge";
+    if (!qn_is_dir(dir)) {
+        print_message("no shared cases in %s\n", dir);
+        return;
+    }
+    seen s = replay(dir);
+    if (s.failed) fail_msg("%d of %d: %s", s.failed, s.lines, s.failure);
+}
+
 // All cases beside the sources, where there are any, but the longest trace.
 static void test_shared_cases(void **state)
 {
@@ -192,6 +205,7 @@ int main(void)
         cmocka_unit_test(test_changed_numbers),
         cmocka_unit_test(test_broken_cases),
         cmocka_unit_test(test_shared_cases),
+        cmocka_unit_test(test_shared_merges),
     };
     qn_device_or_skip();
     return cmocka_run_group_tests(tests, scratch_make, scratch_remove) + qn_device_finish();
