@@ -1,5 +1,6 @@
 // Walking golden folders, comparing, and the table of the forms that are known.
 #include "golden.h"
+#include "bricks/golden_analysis.h"
 #include "fail.h"
 #include "mem.h"
 #include "platform.h"
@@ -203,6 +204,7 @@ static qn_result walk(qn_device *dev, const char *dir, qn_golden_report *report,
     QN_TRY(qn_list_dir(dir, &names, &count));
     if (qn_golden_tokenizer_matches(dir)) run_tokenizer(dir, report);
     if (qn_golden_merge_matches(dir)) qn_golden_merge(dev, dir, report);
+    if (qn_golden_bricks_matches(dir)) qn_golden_bricks(dir, report);
     qn_result r = QN_OK;
     for (size_t i = 0; r == QN_OK && i < count; i++) {
         char *path = qn_path_join(dir, names[i]);
