@@ -53,7 +53,7 @@ qn_result qn_reload_compile(const qn_context *ctx, const qn_row *row, bool flat,
     if (!path) return qn_no_memory(strlen(ctx->shader_dir) + strlen(row->file) + 2);
     qn_glsl_result made;
     qn_result r = QN_OK;
-    if (!qn_glsl_compile(ctx->shader_dir, path, defines, &made))
+    if (!qn_glsl_compile(ctx->shader_dir, path, defines, false, &made))
         r = qn_fail(QN_ERR_INVALID, "kernel %s: %s", row->id,
                     made.message ? made.message : "out of memory");
     else if (!(*words = qn_malloc(made.size)))

@@ -1,6 +1,7 @@
 // Streams: dispatches, copies and fills recorded with the barriers they need, submitted as often
 // as wanted, waited for.
 #include "stream.h"
+#include "program.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -213,6 +214,41 @@ qn_result qn_stream_dispatch(qn_stream *s, const qn_dispatch *d)
 {
     QN_TRY(may_record(s));
     return stick(s, record_dispatch(s, d));
+}
+
+static qn_result record_program(qn_stream *s, const qn_program *p, const void *push,
+                                const uint32_t groups[3])
+{
+    qn_device *dev = s->dev;
+    VkCommandBuffer cmd;
+    for (int i = 0; i < 3; i++)
+        if (groups[i] == 0 || groups[i] > dev->info.max_groups)
+            return qn_fail(groups[i] ? QN_ERR_UNSUPPORTED : QN_ERR_INVALID,
+                           "a grid of %u x %u x %u groups, but each must be 1 to %u", groups[0],
+                           groups[1], groups[2], dev->info.max_groups);
+    QN_TRY(need_work(s, &cmd));
+    qn_access accesses[QN_PROGRAM_BINDINGS];
+    for (size_t i = 0; i < p->binding_count; i++)
+        accesses[i] = access_of(&p->bindings[i].range, p->bindings[i].range.size, true);
+    QN_TRY(order(s, cmd, accesses, p->binding_count));
+    dev->vk.vkCmdBindPipeline(cmd, VK_PIPELINE_BIND_POINT_COMPUTE, p->pipeline);
+    s->bound = p->pipeline;
+    if (p->set_count)
+        dev->vk.vkCmdBindDescriptorSets(cmd, VK_PIPELINE_BIND_POINT_COMPUTE, p->layout, 0,
+                                        p->set_count, p->sets, 0, NULL);
+    if (p->push_size)
+        dev->vk.vkCmdPushConstants(cmd, p->layout, VK_SHADER_STAGE_COMPUTE_BIT, 0, p->push_size,
+                                   push);
+    dev->vk.vkCmdDispatch(cmd, groups[0], groups[1], groups[2]);
+    s->stats.dispatches++;
+    return QN_OK;
+}
+
+qn_result qn_stream_program(qn_stream *s, const qn_program *p, const void *push,
+                            const uint32_t groups[3])
+{
+    QN_TRY(may_record(s));
+    return stick(s, record_program(s, p, push, groups));
 }
 
 static qn_result record_copy(qn_stream *s, qn_range dst, qn_range src)

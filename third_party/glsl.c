@@ -106,7 +106,7 @@ static bool take(shaderc_compilation_result_t result, qn_glsl_result *out)
     return true;
 }
 
-bool qn_glsl_compile(const char *root, const char *path, const char *const *defines,
+bool qn_glsl_compile(const char *root, const char *path, const char *const *defines, bool names,
                      qn_glsl_result *out)
 {
     *out = (qn_glsl_result){ 0 };
@@ -121,11 +121,16 @@ bool qn_glsl_compile(const char *root, const char *path, const char *const *defi
                                                        shaderc_optimization_level_performance);
         shaderc_compile_options_set_target_env(options, shaderc_target_env_vulkan,
                                                shaderc_env_version_vulkan_1_2);
+        if (names) shaderc_compile_options_set_generate_debug_info(options);
         shaderc_compile_options_set_include_callbacks(options, include, release,
                                                       (void *)(uintptr_t)root);
-        for (; *defines; defines++)
-            shaderc_compile_options_add_macro_definition(options, *defines, strlen(*defines), NULL,
-                                                         0);
+        for (; *defines; defines++) {
+            const char *value = strchr(*defines, '=');
+            size_t length = value ? (size_t)(value - *defines) : strlen(*defines);
+            shaderc_compile_options_add_macro_definition(options, *defines, length,
+                                                         value ? value + 1 : NULL,
+                                                         value ? strlen(value + 1) : 0);
+        }
         result = shaderc_compile_into_spv(compiler, source, size, shaderc_compute_shader, path,
                                           "main", options);
     }

@@ -19,10 +19,11 @@ typedef struct qn_glsl_result {
     char *message;   // what the compiler said, lines with file and line; NULL: nothing
 } qn_glsl_result;
 
-// Compiles the compute shader in file `path` for Vulkan 1.2. `defines` ends with NULL. Included
-// files are looked for beside the including one, then in `root`. False: see out->message.
+// Compiles the compute shader in file `path` for Vulkan 1.2. `defines` ("NAME" or "NAME=VALUE")
+// ends with NULL. Included files are looked for beside the including one, then in `root`. `names`
+// keeps those of the source in the module. False: see out->message.
 QN_GLSL_API bool qn_glsl_compile(const char *root, const char *path, const char *const *defines,
-                                 qn_glsl_result *out);
+                                 bool names, qn_glsl_result *out);
 QN_GLSL_API void qn_glsl_free(qn_glsl_result *result);
 
 #endif

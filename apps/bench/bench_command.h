@@ -12,6 +12,10 @@ typedef struct qn_bench_opts {
     double seconds;
     int proof, dtype;
     int64_t batch, length, vocab;
+    // shader
+    qn_opt_list defines, groups, sizes, fills, constants, push, expect, outputs;
+    int64_t elements;
+    double flops, bytes, tolerance, limit;
 } qn_bench_opts;
 
 typedef struct qn_bench_run {
@@ -24,5 +28,8 @@ typedef struct qn_bench_run {
     qn_report *report; // the table or CSV being printed
     qn_result printed;
 } qn_bench_run;
+
+// Parts with a file of their own. Those that open no device in this process get run->dev NULL.
+qn_result qn_bench_shader(qn_bench_run *run);
 
 #endif

@@ -30,6 +30,32 @@ static const qn_opt options[] = {
       .help = "size of the vocabulary" },
     { "dtype", 0, QN_AT_CHOICE(qn_bench_opts, dtype), .words = "f32|f16|bf16", .initial = "f32",
       .help = "storage of weights in products" },
+    { "groups", 0, QN_AT_LIST(qn_bench_opts, groups), .value = "X,Y,Z", .section = "Shader",
+      .help = "groups to dispatch (default: an invocation for each element)" },
+    { "elements", 0, QN_AT_INT(qn_bench_opts, elements), .initial = "1048576", .min = 1,
+      .max = 1e12, .help = "elements of arrays without a length" },
+    { "size", 0, QN_AT_LIST(qn_bench_opts, sizes), .value = "BINDING=BYTES",
+      .help = "bytes of a buffer; bindings by name, number, or set.number" },
+    { "fill", 0, QN_AT_LIST(qn_bench_opts, fills), .value = "BINDING=WHAT",
+      .help = "random (default), zero, one, index or @FILE" },
+    { "constant", 0, QN_AT_LIST(qn_bench_opts, constants), .value = "ID=VALUE",
+      .help = "a specialisation constant, by constant_id or name" },
+    { "push", 0, QN_AT_LIST(qn_bench_opts, push), .value = "NAME=VALUE",
+      .help = "a push constant (default: zero)" },
+    { "define", 'D', QN_AT_LIST(qn_bench_opts, defines), .value = "NAME[=VALUE]",
+      .help = "a macro for GLSL" },
+    { "expect", 0, QN_AT_LIST(qn_bench_opts, expect), .value = "BINDING=FILE",
+      .help = "what a buffer must hold after one run" },
+    { "tolerance", 0, QN_AT_FLOAT(qn_bench_opts, tolerance), .initial = "1e-5", .min = 0, .max = 1,
+      .help = "of expected floats: relative to the larger, or to 1" },
+    { "output", 0, QN_AT_LIST(qn_bench_opts, outputs), .value = "BINDING=FILE",
+      .help = "write what a buffer holds after one run" },
+    { "flops", 0, QN_AT_FLOAT(qn_bench_opts, flops), .min = 0, .max = INFINITY,
+      .help = "arithmetic operations of a run, for its place under the roofline" },
+    { "bytes", 0, QN_AT_FLOAT(qn_bench_opts, bytes), .min = 0, .max = INFINITY,
+      .help = "bytes a run moves (default: every buffer once, as it is declared)" },
+    { "limit", 0, QN_AT_FLOAT(qn_bench_opts, limit), .initial = "10", .min = 0.01, .max = 86400,
+      .help = "seconds that one run may take" },
     { 0 },
 };
 
@@ -229,9 +255,12 @@ static const struct {
     qn_result (*run)(qn_bench_run *run);
     int args;                              // at most, behind the word; -1: any number
     qn_result (*check)(qn_bench_run *run); // arguments, before a device is opened; may be NULL
+    bool no_device;                        // opens none in this process
+    int least;                             // arguments
 } parts[] = {
-    { bench_peak, 0, NULL },
-    { bench_ops, -1, check_ops },
+    { bench_peak, 0, NULL, false, 0 },
+    { bench_ops, -1, check_ops, false, 0 },
+    { qn_bench_shader, -1, NULL, true, 1 },
 };
 
 static qn_result finish(qn_bench_run *run, qn_result r)
@@ -255,15 +284,17 @@ static int run(const qn_cli *cli, const void *opts)
     if (parts[word].args >= 0 && cli->arg_count - 1 > (size_t)parts[word].args)
         return qn_cli_misuse(cli, "%s: found %zu arguments, expected %d", cli->args[0],
                              cli->arg_count - 1, parts[word].args);
+    if (cli->arg_count - 1 < (size_t)parts[word].least)
+        return qn_cli_misuse(cli, "%s: found %zu arguments, expected FILE...", cli->args[0],
+                             cli->arg_count - 1);
     if (cli->json && run.o->csv) return qn_cli_misuse(cli, "--json or --csv, not both");
     if (parts[word].check && parts[word].check(&run) != QN_OK)
         return qn_cli_misuse(cli, "%s", qn_error_message());
     qn_interrupt_watch();
-    qn_result r = qn_cli_open(cli, &run.ctx, &run.dev);
-    if (r == QN_OK) {
-        qn_bench_log_start(&run.log, qn_device_describe(run.dev));
-        r = open_printing(&run);
-    }
+    qn_result r = QN_OK;
+    if (!parts[word].no_device) r = qn_cli_open(cli, &run.ctx, &run.dev);
+    if (run.dev) qn_bench_log_start(&run.log, qn_device_describe(run.dev));
+    if (r == QN_OK) r = open_printing(&run);
     if (r == QN_OK) r = finish(&run, parts[word].run(&run));
     int status = qn_cli_result(r);
     for (size_t i = 0; i < run.log.count; i++)
@@ -276,8 +307,8 @@ static int run(const qn_cli *cli, const void *opts)
 }
 
 const qn_command qn_command_bench = {
-    .args = "peak | ops [OPERATION...]",
-    .arg_words = "peak|ops",
+    .args = "peak | ops [OPERATION...] | shader FILE...",
+    .arg_words = "peak|ops|shader",
     .args_min = 1,
     .args_max = -1,
     .about =
@@ -288,9 +319,14 @@ const qn_command qn_command_bench = {
         "launch and of a submission. What the device lacks is said.\n\n"
         "`bench ops` times operations on the larger shapes of the test cases, forward and "
         "backward, after their values were proved; with --preset also every operation of a "
-        "training step.",
+        "training step.\n\n"
+        "`bench shader` runs compute shaders of your own, GLSL or SPIR-V, each in a process of its "
+        "own: says what they bind, fills the buffers, compares what was expected, and measures. "
+        "One "
+        "that does not end within --limit is reported, and the other results are kept.",
     .examples = "quoin bench peak\nquoin bench ops matmul expert_matmul --preset micro\n"
-                "quoin bench ops --json --save before.jsonl",
+                "quoin bench ops --json --save before.jsonl\n"
+                "quoin bench shader axpy.comp --push n=1048576,a=2 --flops 2097152",
     .options = options,
     .opts_size = sizeof(qn_bench_opts),
     .run = run,

@@ -72,6 +72,29 @@ qn_result qn_measure(const qn_measure_opts *opts, qn_result (*once)(void *user, 
     return qn_measure_parts(opts, once, user, 1, out);
 }
 
+qn_result qn_recorded_open(qn_device *dev, bool stamps, qn_recorded *out)
+{
+    *out = (qn_recorded){ .repeats = 1 };
+    out->stamps = stamps && (qn_device_describe(dev)->caps & QN_CAP_TIMESTAMPS);
+    QN_TRY(qn_stream_create(dev, &(qn_stream_opts){ .profile = out->stamps }, &out->stream));
+    return qn_stream_mark(out->stream, "work");
+}
+
+qn_result qn_recorded_run(void *recorded, double *seconds)
+{
+    qn_recorded *j = recorded;
+    double start = qn_clock();
+    QN_TRY(qn_stream_submit(j->stream));
+    QN_TRY(qn_stream_wait(j->stream, j->timeout_ns ? j->timeout_ns : UINT64_MAX));
+    *seconds = qn_clock() - start;
+    qn_span span = { 0 };
+    size_t count;
+    if (j->stamps) QN_TRY(qn_stream_timings(j->stream, &span, 1, &count));
+    if (j->stamps && span.seconds > 0) *seconds = span.seconds;
+    *seconds /= j->repeats;
+    return QN_OK;
+}
+
 // Rounding of clocks and ceilings: beyond it a share above one is a mistake somewhere.
 static const double believable = 1.1;
 

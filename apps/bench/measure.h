@@ -30,6 +30,17 @@ qn_result qn_measure_parts(const qn_measure_opts *opts,
                            qn_result (*once)(void *user, double *seconds), void *user, size_t count,
                            qn_times *out);
 
+// A recorded stream as work for qn_measure(): open, record, measure qn_recorded_run(), destroy the
+// stream. `stamps`: the device's own clock tells, where it has one; else the host's.
+typedef struct qn_recorded {
+    qn_stream *stream;
+    bool stamps;
+    double repeats;      // how often the work was recorded; times are divided by it
+    uint64_t timeout_ns; // of one run; 0: none
+} qn_recorded;
+qn_result qn_recorded_open(qn_device *dev, bool stamps, qn_recorded *out);
+qn_result qn_recorded_run(void *recorded, double *seconds);
+
 // Fills in times and rates of work that is `flops` operations and `bytes` moved a run (0: not
 // counted), and its share of the ceiling that is nearer: arithmetic (of the record's type, f32), or
 // memory for that amount. `peaks` NULL: no share. More than the ceiling allows flags the record.

@@ -10,37 +10,6 @@
 #include <quoin/ops.h>
 #include <string.h>
 
-// ------------------------------------------------------------------------------ one recording
-
-// A recorded stream, run once per measurement. `repeats` is how often the work is in it.
-typedef struct job {
-    qn_stream *stream;
-    bool stamps; // the device's own clock tells, not the host's
-    double repeats;
-} job;
-
-static qn_result open_job(qn_device *dev, bool stamps, job *j)
-{
-    j->stamps = stamps && (qn_device_describe(dev)->caps & QN_CAP_TIMESTAMPS);
-    QN_TRY(qn_stream_create(dev, &(qn_stream_opts){ .profile = j->stamps }, &j->stream));
-    return qn_stream_mark(j->stream, "work");
-}
-
-static qn_result run_job(void *user, double *seconds)
-{
-    job *j = user;
-    double start = qn_clock();
-    QN_TRY(qn_stream_submit(j->stream));
-    QN_TRY(qn_stream_wait(j->stream, UINT64_MAX));
-    *seconds = qn_clock() - start;
-    qn_span span = { 0 };
-    size_t count;
-    if (j->stamps) QN_TRY(qn_stream_timings(j->stream, &span, 1, &count));
-    if (j->stamps && span.seconds > 0) *seconds = span.seconds;
-    *seconds /= j->repeats;
-    return QN_OK;
-}
-
 // ------------------------------------------------------------------------------ arithmetic
 
 static const struct peak_type {
@@ -66,10 +35,10 @@ static qn_result measure_type(qn_device *dev, const struct peak_type *t,
         return qn_fail(QN_ERR_UNSUPPORTED, "the device lacks %s", qn_cap_name(t->needs));
     const uint32_t group = 64, groups = info->software ? 64 : 8192,
                    rounds = info->software ? 512 : 256;
-    job j = { .repeats = 1 };
+    qn_recorded j = { 0 };
     qn_buffer *y = NULL;
     peak_args args = { .rounds = rounds, .factor = t->factor, .term = t->term };
-    qn_result r = open_job(dev, true, &j);
+    qn_result r = qn_recorded_open(dev, true, &j);
     if (r == QN_OK)
         r = qn_buffer_create(
             dev, &(qn_buffer_opts){ .size = (uint64_t)group * groups * sizeof(float), .name = "y" },
@@ -82,7 +51,7 @@ static qn_result measure_type(qn_device *dev, const struct peak_type *t,
                                                          .group_size = group,
                                                          .groups = { groups, 1, 1 },
                                                          .rounds = rounds });
-    if (r == QN_OK) r = qn_measure(opts, run_job, &j, times);
+    if (r == QN_OK) r = qn_measure(opts, qn_recorded_run, &j, times);
     *operations = (double)group * groups * rounds * t->operations;
     qn_stream_destroy(&j.stream);
     qn_buffer_destroy(&y);
@@ -101,14 +70,16 @@ static qn_result measure_copy(qn_device *dev, double bytes, const qn_measure_opt
     const qn_device_usage usage = qn_device_usage_now(dev);
     if (usage.allocated + 2 * half > usage.limit)
         return qn_fail(QN_ERR_UNSUPPORTED, "needs %.0f MiB of device memory", bytes / (1 << 20));
-    job j = { .repeats = bytes < 1 << 26 ? 16 : 1 };
+    const int repeats = bytes < 1 << 26 ? 16 : 1;
+    qn_recorded j = { 0 };
     qn_buffer *a = NULL, *b = NULL;
     qn_result r = qn_buffer_create(dev, &(qn_buffer_opts){ .size = half, .name = "from" }, &a);
     if (r == QN_OK) r = qn_buffer_create(dev, &(qn_buffer_opts){ .size = half, .name = "to" }, &b);
-    if (r == QN_OK) r = open_job(dev, true, &j);
-    for (int i = 0; r == QN_OK && i < (int)j.repeats; i++)
+    if (r == QN_OK) r = qn_recorded_open(dev, true, &j);
+    for (int i = 0; r == QN_OK && i < repeats; i++)
         r = qn_stream_copy(j.stream, (qn_range){ .buffer = b }, (qn_range){ .buffer = a });
-    if (r == QN_OK) r = qn_measure(opts, run_job, &j, times);
+    j.repeats = repeats;
+    if (r == QN_OK) r = qn_measure(opts, qn_recorded_run, &j, times);
     qn_stream_destroy(&j.stream);
     qn_buffer_destroy(&a);
     qn_buffer_destroy(&b);
@@ -131,18 +102,18 @@ double qn_peak_memory(const qn_peaks *peaks, double bytes)
 static qn_result measure_dispatches(qn_device *dev, int count, const qn_measure_opts *opts,
                                     qn_times *times)
 {
-    job j = { .repeats = 1 };
+    qn_recorded j = { 0 };
     qn_buffer *y = NULL;
     fill_index_args args = { .count = 64 };
     qn_result r = qn_buffer_create(dev, &(qn_buffer_opts){ .size = 256, .name = "y" }, &y);
-    if (r == QN_OK) r = open_job(dev, false, &j);
+    if (r == QN_OK) r = qn_recorded_open(dev, false, &j);
     for (int i = 0; r == QN_OK && i < count; i++)
         r = qn_stream_dispatch(j.stream, &(qn_dispatch){ .kernel = QN_K_fill_index,
                                                          .buffers = { { .buffer = y } },
                                                          .args = &args,
                                                          .args_size = sizeof args,
                                                          .groups = { 1, 1, 1 } });
-    if (r == QN_OK) r = qn_measure(opts, run_job, &j, times);
+    if (r == QN_OK) r = qn_measure(opts, qn_recorded_run, &j, times);
     qn_stream_destroy(&j.stream);
     qn_buffer_destroy(&y);
     return r;

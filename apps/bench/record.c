@@ -205,7 +205,7 @@ static qn_result read_origin(qn_bench_log *log, qn_json v)
     QN_TRY(read_text(v, "device", own.device, sizeof own.device));
     QN_TRY(read_text(v, "driver", own.driver, sizeof own.driver));
     QN_TRY(read_text(v, "commit", own.commit, sizeof own.commit));
-    if (log->count && strcmp(log->device, own.device) != 0)
+    if (log->device[0] && strcmp(log->device, own.device) != 0)
         return qn_json_fail(v, "device is \"%s\", expected \"%s\" as in the lines before",
                             own.device, log->device);
     memcpy(log->device, own.device, sizeof own.device);
@@ -214,7 +214,7 @@ static qn_result read_origin(qn_bench_log *log, qn_json v)
     return QN_OK;
 }
 
-static qn_result read_line(qn_bench_log *log, const char *name, const char *line, size_t size)
+qn_result qn_bench_read_line(qn_bench_log *log, const char *name, const char *line, size_t size)
 {
     qn_json_doc *doc = NULL;
     QN_TRY(qn_json_parse(name, line, size, NULL, &doc));
@@ -244,7 +244,7 @@ qn_result qn_bench_load(const char *path, qn_bench_log *out)
         char name[300];
         number++;
         snprintf(name, sizeof name, "%.250s, record %lld", path, (long long)number);
-        if (length) r = read_line(out, name, text + at, length);
+        if (length) r = qn_bench_read_line(out, name, text + at, length);
         at += length + 1;
     }
     if (r == QN_OK && !out->count)

@@ -63,6 +63,8 @@ const char *qn_bench_commit(void);
 qn_result qn_bench_json_line(const qn_bench_log *log, const qn_bench_record *r, char **text);
 // All of them to a file, atomically.
 qn_result qn_bench_save(const qn_bench_log *log, const char *path);
+// Adds the record that such a line holds; `name` stands for the line in messages.
+qn_result qn_bench_read_line(qn_bench_log *log, const char *name, const char *line, size_t size);
 // Reads such a file. Everything in it is checked; QN_ERR_FORMAT names file and line.
 qn_result qn_bench_load(const char *path, qn_bench_log *out);
 

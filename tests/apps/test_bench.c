@@ -1,5 +1,6 @@
 // `quoin bench`: figures from times, records to files and back, and what the program says.
 #include "bench/measure.h"
+#include "bench/spirv.h"
 #include "cli/command.h"
 #include "io/json.h"
 #include "scratch.h"
@@ -179,6 +180,67 @@ static void test_bad_files(void **state)
     assert_int_equal(qn_bench_load(scratch("absent"), &log), QN_ERR_IO);
 }
 
+// ------------------------------------------------------------------------------------ shaders
+
+static void read_corpus(const char *name, uint32_t **words, size_t *count)
+{
+    char path[512], *data;
+    size_t size;
+    snprintf(path, sizeof path, QN_SOURCE_DIR "/tests/fuzz/corpus/fuzz_spirv/%s", name);
+    assert_ok(qn_read_file(path, 1 << 20, &data, &size));
+    *words = malloc(size);
+    assert_non_null(*words);
+    memcpy(*words, data, size);
+    *count = size / 4;
+    qn_free(data);
+}
+
+static const qn_spv_binding *binding(const qn_spv_shader *s, uint32_t set, uint32_t number)
+{
+    for (uint32_t i = 0; i < s->binding_count; i++)
+        if (s->bindings[i].set == set && s->bindings[i].binding == number) return &s->bindings[i];
+    fail_msg("no binding %u.%u", set, number);
+    return NULL;
+}
+
+static void test_reflection(void **state)
+{
+    (void)state;
+    static qn_spv_shader s;
+    uint32_t *words;
+    size_t count;
+    read_corpus("blocks", &words, &count);
+    assert_ok(qn_spv_read("blocks", words, count, &s));
+    assert_string_equal(s.entry, "main");
+    assert_true(s.local[0] == 1 && s.local[1] == 2 && s.local[2] == 1);
+    assert_true(s.local_constant[0] == 0 && s.local_constant[1] == QN_SPV_NO_ID);
+    const qn_spv_binding *x = binding(&s, 0, 0), *y = binding(&s, 0, 1), *u = binding(&s, 1, 2);
+    assert_true(x->storage && x->reads && !x->writes && x->fixed == 16 && x->stride == 16);
+    assert_true(x->scalar == QN_SPV_FLOAT && x->width == 32);
+    assert_true(y->storage && !y->reads && y->writes && y->fixed == 0 && y->stride == 8);
+    assert_true(y->scalar == QN_SPV_INT);
+    assert_true(!u->storage && !u->writes && u->fixed == 7 * 16 && !u->stride);
+    assert_int_equal(s.member_count, 3);
+    assert_true(s.push_size == 80 && s.members[1].offset == 16 && s.members[2].offset == 32);
+    assert_string_equal(s.members[0].name, "n");
+    assert_int_equal(s.constant_count, 3);
+    // Every cut gives an answer, never a look beyond the end (the sanitizers watch).
+    for (size_t n = 0; n < count; n++) {
+        uint32_t *part = malloc(n * 4 + 1);
+        memcpy(part, words, n * 4);
+        qn_spv_read("cut", part, n, &s);
+        free(part);
+    }
+    free(words);
+    read_corpus("images", &words, &count);
+    assert_ok(qn_spv_read("images", words, count, &s));
+    assert_non_null(binding(&s, 0, 0)->other);
+    assert_int_equal(binding(&s, 0, 1)->count, 3);
+    words[0]++;
+    assert_int_equal(qn_spv_read("magic", words, count, &s), QN_ERR_FORMAT);
+    free(words);
+}
+
 // ------------------------------------------------------------------------------------ program
 
 static char *out, *err;
@@ -223,6 +285,8 @@ static void test_misuse(void **state)
     (void)state;
     RUN("peek");
     expect(QN_EXIT_MISUSED, "did you mean 'peak'?");
+    RUN("shader");
+    expect(QN_EXIT_MISUSED, "expected FILE");
     RUN("peak", "more");
     expect(QN_EXIT_MISUSED, "found 1 arguments, expected 0");
     RUN("peak", "--json", "--csv");
@@ -261,6 +325,61 @@ static void test_operations(void **state)
     qn_bench_log_free(&log);
 }
 
+static const char doubling[] = "#version 450\n"
+                               "layout(local_size_x = 64) in;\n"
+                               "layout(push_constant) uniform P { uint n; float a; };\n"
+                               "layout(binding = 0) readonly buffer X { float x[]; };\n"
+                               "layout(binding = 1) buffer Y { float y[]; };\n"
+                               "void main() {\n"
+                               "    uint i = gl_GlobalInvocationID.x;\n"
+                               "    if (i < n) y[i] = a * x[i];\n"
+                               "}\n";
+static const char endless[] = "#version 450\n"
+                              "layout(local_size_x = 64) in;\n"
+                              "layout(binding = 0) buffer Y { uint y[]; };\n"
+                              "void main() {\n"
+                              "    uint i = gl_GlobalInvocationID.x;\n"
+                              "    while (y[i] != 4000000000u) y[i] = y[i] * 3u + i;\n"
+                              "}\n";
+
+static void out_has(const char *text)
+{
+    if (!strstr(out, text)) fail_msg("no \"%s\" in: %s%s", text, out, err);
+}
+
+// A wrong file, an endless one and a wrong result do not take the good result with them.
+static void test_shaders(void **state)
+{
+    (void)state;
+    float twos[256], wrong[256];
+    for (int i = 0; i < 256; i++) twos[i] = wrong[i] = 2;
+    wrong[200] = 3;
+    scratch_write("twos", twos, sizeof twos);
+    scratch_write("wrong", wrong, sizeof wrong);
+    scratch_write_text("doubling.comp", doubling);
+    scratch_write_text("endless.comp", endless);
+    scratch_write_text("bad.comp", "#version 450\nvoid main() {\n  int x = nothing;\n}\n");
+    char good[600], bad[600];
+    snprintf(good, sizeof good, "Y=%s", scratch("twos"));
+    snprintf(bad, sizeof bad, "Y=%s", scratch("wrong"));
+#define DOUBLING                                                                                   \
+    "--elements", "256", "--push", "n=256,a=2", "--fill", "X=one", "--time", "0.001", "--csv"
+    char *file = (char *)scratch("doubling.comp");
+    RUN("shader", (char *)scratch("bad.comp"), file, DOUBLING, "--expect", good, "--flops", "256");
+    if (strstr(err, "no GLSL compiler")) return; // this build cannot
+    assert_int_equal(status, QN_EXIT_FAILED);
+    out_has("bad.comp:3: error");
+    out_has("shader,doubling.comp,groups of 64x1x1,4x1x1 groups,");
+    out_has(",ok,");
+    RUN("shader", file, DOUBLING, "--expect", bad);
+    assert_int_equal(status, QN_EXIT_FAILED);
+    out_has("element 200 of binding 1 is 2, expected 3");
+    RUN("shader", (char *)scratch("endless.comp"), file, "--limit", "0.2", "--time", "0.001");
+    assert_int_equal(status, QN_EXIT_FAILED);
+    out_has("one run did not end within 0.2 s");
+    out_has("doubling.comp  groups of 64x1x1");
+}
+
 static int clean(void **state)
 {
     qn_free(out);
@@ -271,10 +390,11 @@ static int clean(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_times),    cmocka_unit_test(test_measuring),
-        cmocka_unit_test(test_ceilings), cmocka_unit_test(test_excuses),
-        cmocka_unit_test(test_files),    cmocka_unit_test(test_bad_files),
-        cmocka_unit_test(test_misuse),   cmocka_unit_test(test_operations),
+        cmocka_unit_test(test_times),      cmocka_unit_test(test_measuring),
+        cmocka_unit_test(test_ceilings),   cmocka_unit_test(test_excuses),
+        cmocka_unit_test(test_files),      cmocka_unit_test(test_bad_files),
+        cmocka_unit_test(test_reflection), cmocka_unit_test(test_shaders),
+        cmocka_unit_test(test_misuse),     cmocka_unit_test(test_operations),
     };
     return cmocka_run_group_tests(tests, scratch_make, clean);
 }

@@ -171,6 +171,37 @@ QN_API qn_result qn_stream_submit(qn_stream *s);
 // QN_ERR_DEVICE_LOST also when timeout_ns pass without the work being done. UINT64_MAX: no limit.
 QN_API qn_result qn_stream_wait(qn_stream *s, uint64_t timeout_ns);
 
+// A compute shader of the caller's own, not in the kernel table: SPIR-V for Vulkan 1.2, storage and
+// uniform buffers in sets 0 to 3, push constants. What the module declares must be what is given
+// here, and what it needs beyond Vulkan 1.2's guarantees must be among the device's capabilities:
+// neither is checked. Buffers must outlive the program.
+#define QN_PROGRAM_BINDINGS 32
+#define QN_PROGRAM_CONSTANTS 64
+typedef struct qn_program qn_program;
+typedef struct qn_program_binding {
+    uint32_t set, binding;
+    bool uniform; // a uniform buffer; else a storage buffer
+    qn_range range;
+} qn_program_binding;
+typedef struct qn_program_constant {
+    uint32_t id, value; // constant_id; the bits of a 32-bit value
+} qn_program_constant;
+typedef struct qn_program_opts {
+    const uint32_t *words;
+    size_t size;       // bytes
+    const char *entry; // "main"
+    const qn_program_binding *bindings;
+    size_t binding_count;
+    const qn_program_constant *constants;
+    size_t constant_count;
+    uint32_t push_size; // bytes of push constants
+} qn_program_opts;
+QN_API qn_result qn_program_create(qn_device *dev, const qn_program_opts *opts, qn_program **out);
+QN_API void qn_program_destroy(qn_program **p); // the device must be done with it
+// Records a dispatch; every binding counts as written. `push` has the program's push_size bytes.
+QN_API qn_result qn_stream_program(qn_stream *s, const qn_program *p, const void *push,
+                                   const uint32_t groups[3]);
+
 typedef struct qn_span {
     const char *label;
     double seconds; // device time
