@@ -562,9 +562,8 @@ qn_result qn_spv_read(const char *name, const uint32_t *words, size_t count, qn_
     if (count < 5 || words[0] != MAGIC)
         return qn_fail(QN_ERR_FORMAT, "%s: not a SPIR-V module of this machine's byte order", name);
     r.bound = words[3];
-    if (!r.bound || r.bound > MOST_IDS || count > UINT32_MAX)
-        return qn_fail(QN_ERR_FORMAT, "%s: a bound of %u ids, at most %u were expected", name,
-                       r.bound, MOST_IDS);
+    if (!r.bound || r.bound > MOST_IDS || r.bound / 16 > count || count > UINT32_MAX)
+        return qn_fail(QN_ERR_FORMAT, "%s: a bound of %u ids in %zu words", name, r.bound, count);
     r.ids = qn_calloc(r.bound, sizeof *r.ids);
     if (!r.ids) return qn_no_memory(r.bound * sizeof *r.ids);
     for (uint32_t i = 0; i < r.bound; i++)
