@@ -68,10 +68,11 @@ static qn_sampling sampling_of(const qn_cli *cli, const generate_opts *o)
 
 static void print_rates(const qn_cli *cli, const qn_generate_stats *s)
 {
+    // The first token comes with the prompt.
+    const double rate = s->tokens > 1 ? (double)(s->tokens - 1) / s->seconds : 0;
     qn_cli_note(cli, "prompt %lld tokens, %.1f tokens/s; wrote %lld tokens, %.1f tokens/s%s",
                 (long long)s->prompt_tokens, (double)s->prompt_tokens / s->prompt_seconds,
-                (long long)s->tokens, s->seconds > 0 ? (double)s->tokens / s->seconds : 0,
-                s->ended ? "; the text ended" : "");
+                (long long)s->tokens, rate, s->ended ? "; the text ended" : "");
 }
 
 static qn_result generate(const qn_cli *cli, const generate_opts *o, qn_device *dev)

@@ -1,11 +1,10 @@
 // Opening model folders and writing text with them.
 #include "generate.h"
-#include "decoder.h"
 #include "fail.h"
 #include "mem.h"
 #include "platform.h"
+#include "runner.h"
 
-#include <math.h>
 #include <string.h>
 
 static qn_result open_config(const char *dir, qn_model_config *out)
@@ -49,12 +48,10 @@ void qn_folder_close(qn_folder *f)
 typedef struct writing {
     const qn_folder *f;
     const qn_generate_opts *o;
-    qn_decoder *decoder;
-    qn_sampler *sampler;
+    qn_runner *runner;
     qn_tokens prompt;
     qn_token_stream stream;
     qn_text text;
-    float *logits;
     bool stopped;
 } writing;
 
@@ -65,6 +62,27 @@ static void hand_over(writing *w)
     w->text.size = 0;
 }
 
+uint8_t *qn_folder_usable(const qn_folder *f)
+{
+    uint8_t *usable = qn_malloc((size_t)f->config.vocab_size);
+    size_t size;
+    for (int64_t i = 0; usable && i < f->config.vocab_size; i++)
+        usable[i] = i < qn_tokenizer_size(f->tokenizer) &&
+                    qn_token_bytes(f->tokenizer, (int32_t)i, &size) != NULL;
+    return usable;
+}
+
+static qn_result open_runner(qn_device *dev, writing *w)
+{
+    qn_runner_opts o = { .context = w->o->context ? w->o->context : 1024 };
+    uint8_t *usable = qn_folder_usable(w->f);
+    if (!usable) return qn_no_memory((size_t)w->f->config.vocab_size);
+    o.usable = usable;
+    qn_result r = qn_runner_create(dev, &w->f->config, w->f->weights, &o, &w->runner);
+    qn_free(usable);
+    return r;
+}
+
 static qn_result read_prompt(writing *w, qn_generate_stats *stats)
 {
     QN_TRY(qn_tokenizer_encode(w->f->tokenizer, w->o->prompt, w->o->prompt_size, NULL, &w->prompt));
@@ -72,47 +90,49 @@ static qn_result read_prompt(writing *w, qn_generate_stats *stats)
         QN_TRY(qn_grow((void **)&w->prompt.id, &w->prompt.capacity, 1, sizeof *w->prompt.id));
         w->prompt.id[w->prompt.count++] = (int32_t)w->f->config.bos_token_id;
     }
-    if ((int64_t)w->prompt.count >= qn_decoder_context(w->decoder))
+    if ((int64_t)w->prompt.count >= qn_runner_context(w->runner))
         return qn_fail(QN_ERR_INVALID,
                        "the prompt has %zu tokens, the context holds %lld; use --context or a "
                        "shorter prompt",
-                       w->prompt.count, (long long)qn_decoder_context(w->decoder));
-    for (size_t i = 0; i < w->prompt.count; i++)
-        QN_TRY(qn_sampler_accept(w->sampler, w->prompt.id[i]));
-    double start = qn_clock();
-    QN_TRY(qn_decoder_feed(w->decoder, w->prompt.id, NULL, (int64_t)w->prompt.count, w->logits));
-    stats->prompt_seconds = qn_clock() - start;
+                       w->prompt.count, (long long)qn_runner_context(w->runner));
+    QN_TRY(qn_runner_sample(w->runner, 0, &(qn_runner_sampling){ .how = w->o->sampling }));
     stats->prompt_tokens = (int64_t)w->prompt.count;
-    return QN_OK;
+    return qn_runner_feed(w->runner, 0, w->prompt.id, w->prompt.count);
 }
 
-// Tokens that the model has and the tokenizer has not can never be written.
-static void mask_unused(const writing *w)
+// Takes in one token; says whether the text goes on behind it.
+static qn_result take_token(writing *w, const qn_runner_event *e, qn_generate_stats *stats,
+                            bool *more)
 {
-    size_t size;
-    for (int64_t i = 0; i < w->f->config.vocab_size; i++)
-        if (i >= qn_tokenizer_size(w->f->tokenizer) ||
-            !qn_token_bytes(w->f->tokenizer, (int32_t)i, &size))
-            w->logits[i] = -INFINITY;
+    *more = false;
+    if (e->token < 0)
+        return qn_fail(QN_ERR_INVALID, "the model gave no usable logit: its weights hold NaN or "
+                                       "infinite values");
+    if (e->token == w->f->config.eos_token_id && !w->o->ignore_end) {
+        stats->ended = true;
+        return QN_OK;
+    }
+    stats->tokens++;
+    QN_TRY(qn_token_stream_push(&w->stream, e->token, &w->text));
+    hand_over(w);
+    *more = !e->full && !w->stopped && (!w->o->max_tokens || stats->tokens < w->o->max_tokens);
+    return QN_OK;
 }
 
 static qn_result write_on(writing *w, qn_generate_stats *stats)
 {
     double start = qn_clock();
-    while (!w->stopped && (!w->o->max_tokens || stats->tokens < w->o->max_tokens)) {
-        int32_t token;
-        mask_unused(w);
-        QN_TRY(qn_sampler_pick(w->sampler, w->logits, &token));
-        QN_TRY(qn_sampler_accept(w->sampler, token));
-        if (token == w->f->config.eos_token_id && !w->o->ignore_end) {
-            stats->ended = true;
-            break;
+    for (bool more = true, first = true; more;) {
+        qn_runner_event e;
+        size_t n;
+        QN_TRY(qn_runner_step(w->runner, &e, &n));
+        if (n) QN_TRY(take_token(w, &e, stats, &more));
+        if (!n && w->o->text && !w->o->text(w->o->user, "", 0)) break; // stopped while reading
+        if (n && first) {
+            stats->prompt_seconds = qn_clock() - start;
+            start = qn_clock();
+            first = false;
         }
-        stats->tokens++;
-        QN_TRY(qn_token_stream_push(&w->stream, token, &w->text));
-        hand_over(w);
-        if (qn_decoder_used(w->decoder) == qn_decoder_context(w->decoder)) break;
-        QN_TRY(qn_decoder_feed(w->decoder, &token, NULL, 1, w->logits));
     }
     QN_TRY(qn_token_stream_finish(&w->stream, &w->text));
     hand_over(w);
@@ -126,18 +146,12 @@ qn_result qn_generate(qn_device *dev, const qn_folder *f, const qn_generate_opts
     writing w = { .f = f, .o = opts,
                   .stream = { .tokenizer = f->tokenizer, .skip_special = true } };
     qn_generate_stats stats = { 0 };
-    qn_decoder_opts d = { .context = opts->context };
-    w.logits = qn_malloc((size_t)f->config.vocab_size * sizeof *w.logits);
-    qn_result r = w.logits ? QN_OK : qn_no_memory((size_t)f->config.vocab_size * sizeof *w.logits);
-    if (r == QN_OK) r = qn_decoder_create(dev, &f->config, f->weights, &d, &w.decoder);
-    if (r == QN_OK) r = qn_sampler_create(&opts->sampling, f->config.vocab_size, &w.sampler);
+    qn_result r = open_runner(dev, &w);
     if (r == QN_OK) r = read_prompt(&w, &stats);
     if (r == QN_OK) r = write_on(&w, &stats);
     if (r == QN_OK) *out = stats;
-    qn_decoder_destroy(&w.decoder);
-    qn_sampler_destroy(&w.sampler);
+    qn_runner_destroy(&w.runner);
     qn_tokens_free(&w.prompt);
     qn_text_free(&w.text);
-    qn_free(w.logits);
     return r;
 }

@@ -17,6 +17,8 @@ typedef struct qn_folder {
 // `weights` is how matrices are kept: QN_F32, QN_F16 or QN_BF16.
 qn_result qn_folder_open(qn_device *dev, const char *dir, qn_dtype weights, qn_folder *out);
 void qn_folder_close(qn_folder *f);
+// [vocab_size], 1 for the tokens that the tokenizer can write; free with qn_free(). NULL: no memory.
+uint8_t *qn_folder_usable(const qn_folder *f);
 
 typedef struct qn_generate_opts {
     const char *prompt;    // may be empty
@@ -25,14 +27,15 @@ typedef struct qn_generate_opts {
     int64_t context;       // 0: 1,024
     bool ignore_end;       // go on behind the end-of-text token
     qn_sampling sampling;
-    // Receives whole characters as they become known; false stops.
+    // Receives whole characters as they become known, nothing now and then while a long prompt is
+    // read; false stops.
     bool (*text)(void *user, const char *bytes, size_t size);
     void *user;
 } qn_generate_opts;
 
 typedef struct qn_generate_stats {
     int64_t prompt_tokens, tokens;
-    double prompt_seconds, seconds; // of reading the prompt; of writing
+    double prompt_seconds, seconds; // up to the first token; of writing the others
     bool ended;                     // by the end token
 } qn_generate_stats;
 

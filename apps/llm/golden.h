@@ -4,6 +4,7 @@
 
 #include <quoin/graph.h>
 #include <quoin/io.h>
+#include <quoin/model.h>
 #include <quoin/ops.h>
 
 // What became of one case.
@@ -65,6 +66,10 @@ qn_result qn_run_once(qn_graph *g, const qn_feed *feeds, size_t feed_count,
 void qn_free_all(void **items, size_t count);
 
 qn_result qn_golden_model(qn_golden_case *c);
+// The decode trace through the runner: greedy texts of one slot, and of four of unequal lengths.
+qn_result qn_golden_runner(qn_golden_case *c, const qn_model_config *config,
+                           qn_store *weights, const int32_t *prompt, const int32_t *keep, int64_t B,
+                           int64_t count, int64_t steps);
 qn_result qn_golden_trace(qn_golden_case *c);
 qn_result qn_golden_attention(qn_golden_case *c);
 qn_result qn_golden_experts(qn_golden_case *c);

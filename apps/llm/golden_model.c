@@ -298,6 +298,8 @@ static qn_result check_decoding(model_case *m)
     if (r == QN_OK) r = qn_decoder_create(m->c->dev, &m->config, m->weights, &o, &d);
     if (r == QN_OK) r = decode(&rows, d, prompt, keep, count, steps);
     qn_decoder_destroy(&d);
+    if (r == QN_OK)
+        r = qn_golden_runner(m->c, &m->config, m->weights, prompt, keep, rows.B, count, steps);
     qn_free(prompt);
     qn_free(keep);
     return r;

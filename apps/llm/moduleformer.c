@@ -118,9 +118,12 @@ static const qn_tensor *with_past(net *n, const qn_tensor *x, const char *which)
     snprintf(name, sizeof name, "%s.%d", which, n->layer);
     const int64_t A = n->c->att_hidden;
     const qn_tensor *stored = qn_frozen(n->g, n->o->cache, name);
-    const qn_tensor *rows = qn_reshape(n->g, x, QN_SHAPE(n->o->batch, n->o->positions, A));
+    const bool each = n->o->past && n->o->past->shape.rank == 1;
+    const int64_t B = n->o->batch, T = n->o->positions;
+    const qn_tensor *rows =
+        qn_reshape(n->g, x, each ? QN_SHAPE(B * T, 1, A) : QN_SHAPE(B, T, A));
     stored = qn_assign_rows(n->g, stored, n->o->past, rows);
-    return qn_reshape(n->g, stored, QN_SHAPE(n->o->batch * n->o->context, A));
+    return stored ? qn_reshape(n->g, stored, QN_SHAPE(qn_shape_rows(stored->shape), A)) : NULL;
 }
 
 // residual + dropout(gated sum of the experts' outputs y). *branch is the sum alone when captured.
@@ -163,6 +166,7 @@ static const qn_tensor *attention(net *n, const qn_tensor *residual, struct qn_l
         .used = n->o->cache ? n->o->used : NULL,
         .keep = n->o->keep,
     };
+    if (opts.used && opts.used->shape.rank == 2) opts.keys = (int)n->o->context;
     const qn_tensor *o = qn_stickbreaking(n->g, out->q, out->k, out->v, &opts);
     snprintf(name, sizeof name, "%s.output_experts.weight", gate);
     const qn_tensor *y = qn_expert_matmul(n->g, o, matrix(n, name), &out->attn, NULL);
@@ -241,6 +245,7 @@ qn_result qn_lm_build(qn_graph *g, qn_store *weights, const qn_model_config *c,
         qn_graph_scope(g, NULL);
     }
     out->final = norm(&n, x, "transformer.ln_f");
+    if (opts->headless) return qn_graph_status(g);
     const qn_tensor *rows = opts->last_only && out->final ? last_rows(&n, out->final) : out->final;
     const char *head = c->tie_word_embeddings ? "transformer.wte.weight" : "lm_head.weight";
     out->logits = qn_matmul(g, rows, matrix(&n, head), &(qn_matmul_opts){ .transpose_b = true });

@@ -84,9 +84,10 @@ static qn_result infer_assign_rows(const qn_node *n, const qn_device_info *dev, 
     QN_TRY(expect_stored(n));
     QN_TRY(qn_expect_dtype(n, X, "x", param->dtype));
     QN_TRY(qn_expect_dtype(n, AT, "at", QN_I32));
-    if (qn_shape_count(n->in[AT]->shape) != 1) QN_TRY(qn_expect_shape(n, AT, "at", QN_SCALAR));
-    if (p.rank != 3 || s.rank != 3 || p.dim[0] != s.dim[0] || p.dim[2] != s.dim[2])
-        return refuse_shapes(n, x, "[B, T, C] and [B, S, C]");
+    const bool each = n->in[AT]->shape.rank > 0;
+    if (p.rank != 3 || s.rank != 3 || (!each && p.dim[0] != s.dim[0]) || p.dim[2] != s.dim[2])
+        return refuse_shapes(n, x, each ? "[B, T, C] and [P, S, C]" : "[B, T, C] and [B, S, C]");
+    if (each) QN_TRY(qn_expect_shape(n, AT, "at", QN_SHAPE(s.dim[0])));
     if (p.dim[2] * qn_dtype_size(param->dtype) % 4)
         return qn_refuse(n, "param (%s) has rows of %lld %s, expected whole words of 4 bytes",
                          param->name, (long long)p.dim[2], qn_dtype_name(param->dtype));
@@ -103,12 +104,14 @@ static qn_result record_assign_rows(qn_recorder *r, const qn_node *n)
 {
     const qn_tensor *param = n->in[PARAM], *x = n->in[X];
     uint32_t width = (uint32_t)(param->shape.dim[2] * qn_dtype_size(param->dtype) / 4);
+    const bool each = n->in[AT]->shape.rank > 0;
     assign_rows_args args = {
         .batch = (u32)x->shape.dim[1] * width,
-        .stride = (u32)param->shape.dim[1] * width,
+        .stride = (u32)((each ? qn_shape_rows(param->shape) : param->shape.dim[1]) * width),
         .width = width,
     };
-    qn_dispatch d = { .kernel = QN_K_assign_rows, .args = &args, .args_size = sizeof args };
+    qn_dispatch d = { .kernel = QN_K_assign_rows, .args = &args, .args_size = sizeof args,
+                      .constants = { each } };
     return qn_record_each(r, &d, (qn_part[]){ qn_whole(n->in[AT]), qn_whole(x), qn_whole(param) },
                           3, tensor_bytes(x) / 4);
 }

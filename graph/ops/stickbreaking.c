@@ -15,6 +15,7 @@
 
 typedef struct attention {
     int64_t batch, heads, slots;
+    int64_t keys; // S where given, else 0: all rows of k, over the batch
     float scale;
     bool skip_current;
 } attention;
@@ -40,6 +41,18 @@ static uint64_t min_u64(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
+static int64_t keys_of(const qn_node *n)
+{
+    const attention *at = n->attrs;
+    return at->keys ? at->keys : qn_shape_rows(n->in[K]->shape) / at->batch;
+}
+
+// Each batch row names its block of keys.
+static bool in_blocks(const qn_node *n)
+{
+    return n->in[USED] && n->in[USED]->shape.rank == 2;
+}
+
 // A pure function of the shapes and the kind of device.
 static layout layout_of(const qn_node *n, const qn_device_info *dev)
 {
@@ -50,7 +63,7 @@ static layout layout_of(const qn_node *n, const qn_device_info *dev)
         .heads = at->heads,
         .slots = at->slots,
         .tokens = qn_shape_rows(n->in[Q]->shape) / (at->batch * at->slots),
-        .keys = qn_shape_rows(n->in[K]->shape) / at->batch,
+        .keys = keys_of(n),
         .width = qn_shape_last(n->in[Q]->shape) / at->heads,
     };
     uint64_t rows = (uint64_t)(l.tokens * l.slots), pairs = (uint64_t)(l.batch * l.heads);
@@ -90,11 +103,17 @@ static qn_result check_sizes(const qn_node *n)
         return qn_refuse(n, "q (%s) has shape %s, expected rows for batch %lld and %lld slots",
                          n->in[Q]->name, qn_shape_format(q, text), (long long)at->batch,
                          (long long)at->slots);
-    if (qn_shape_last(k) != columns || qn_shape_rows(k) % at->batch)
+    if (at->keys < 0 || (at->keys > 0) != in_blocks(n))
+        return qn_refuse(n, "keys %lld, expected a positive number with used [B, 2], 0 otherwise",
+                         (long long)at->keys);
+    if (at->keys && qn_shape_rows(k) % at->keys)
+        return qn_refuse(n, "k (%s) has shape %s, expected blocks of %lld rows", n->in[K]->name,
+                         qn_shape_format(k, text), (long long)at->keys);
+    if (qn_shape_last(k) != columns || (!at->keys && qn_shape_rows(k) % at->batch))
         return qn_refuse(n, "k (%s) has shape %s, expected %lld columns and rows for batch %lld",
                          n->in[K]->name, qn_shape_format(k, text), (long long)columns,
                          (long long)at->batch);
-    int64_t tokens = qn_shape_rows(q) / at->slots / at->batch, keys = qn_shape_rows(k) / at->batch;
+    int64_t tokens = qn_shape_rows(q) / at->slots / at->batch, keys = keys_of(n);
     if (qn_shape_count(q) > INT32_MAX || qn_shape_count(k) > INT32_MAX)
         return qn_refuse(n, "q has %lld elements and k %lld, expected fewer than 2^31",
                          (long long)qn_shape_count(q), (long long)qn_shape_count(k));
@@ -112,14 +131,19 @@ static qn_result check_inputs(const qn_node *n)
     QN_TRY(qn_expect_shape(n, V, "v", n->in[K]->shape));
     if (n->in[USED]) {
         QN_TRY(qn_expect_dtype(n, USED, "used", QN_I32));
-        if (qn_shape_count(n->in[USED]->shape) != 1)
+        const attention *use = n->attrs;
+        if (in_blocks(n))
+            QN_TRY(qn_expect_shape(n, USED, "used", QN_SHAPE(use->batch, 2)));
+        else if (n->in[USED]->shape.rank == 1)
+            QN_TRY(qn_expect_shape(n, USED, "used", QN_SHAPE(use->batch)));
+        else
             QN_TRY(qn_expect_shape(n, USED, "used", QN_SCALAR));
     }
     if (!n->in[KEEP]) return QN_OK;
     const attention *at = n->attrs;
     QN_TRY(qn_expect_dtype(n, KEEP, "keep", QN_I32));
     return qn_expect_shape(n, KEEP, "keep",
-                           QN_SHAPE(at->batch, qn_shape_rows(n->in[K]->shape) / at->batch));
+                           QN_SHAPE(at->batch, keys_of(n)));
 }
 
 static qn_result infer(const qn_node *n, const qn_device_info *dev, qn_shape *shape,
@@ -277,7 +301,9 @@ static qn_result each_block(qn_recorder *r, const qn_node *n, const qn_tensor *s
         .heads = (uint32_t)b.l.heads,
         .width = (uint32_t)b.l.width,
         .stride = b.l.stride,
-        .flags = (n->in[USED] ? STICK_USED : 0) | (n->in[KEEP] ? STICK_KEEP : 0) |
+        .blocks = (uint32_t)(qn_shape_rows(n->in[K]->shape) / b.l.keys),
+        .flags = (n->in[USED] ? STICK_USED : 0) | (in_blocks(n) ? STICK_BLOCK : 0) |
+                 (n->in[USED] && n->in[USED]->shape.rank ? STICK_EACH : 0) | (n->in[KEEP] ? STICK_KEEP : 0) |
                  (((const attention *)n->attrs)->skip_current ? STICK_SKIP : 0),
     };
     uint64_t pairs = (uint64_t)(b.l.batch * b.l.heads), rows = (uint64_t)(b.l.tokens * b.l.slots);
@@ -334,7 +360,7 @@ static qn_cost cost_of(const qn_node *n, int products, int outputs)
     const attention *at = n->attrs;
     uint64_t columns = (uint64_t)qn_shape_last(n->in[Q]->shape);
     uint64_t rows = (uint64_t)qn_shape_rows(n->in[Q]->shape);
-    uint64_t keys = (uint64_t)(qn_shape_rows(n->in[K]->shape) / at->batch);
+    uint64_t keys = (uint64_t)keys_of(n);
     uint64_t tokens = rows / (uint64_t)(at->batch * at->slots);
     // A row sees all keys but half of the new positions, on average.
     uint64_t visible = rows * (2 * keys - tokens + 1) / 2;
@@ -360,6 +386,7 @@ static qn_cost cost_grad(const qn_node *n)
 static qn_result backward(qn_graph *g, const qn_node *n, const qn_tensor *const *gout,
                           const bool *want, const qn_tensor **gin)
 {
+    if (in_blocks(n)) return qn_refuse(n, "attention over blocks of keys has no gradient");
     if (!gout[OUT]) return QN_OK; // only the left-over is used, which has no gradient
     const qn_tensor *in[QN_MAX_INPUTS] = { n->in[Q],    n->in[K],    n->in[V],
                                            n->in[USED], n->in[KEEP], gout[OUT] };
@@ -403,6 +430,7 @@ const qn_tensor *qn_stickbreaking(qn_graph *g, const qn_tensor *q, const qn_tens
         .batch = opts->batch,
         .heads = opts->heads,
         .slots = opts->slots ? opts->slots : 1,
+        .keys = opts->keys,
         .scale = opts->scale,
         .skip_current = opts->skip_current,
     };

@@ -5,6 +5,8 @@
 #define STICK_SKIP 4u // a position does not attend to itself
 #define STICK_ADD 8u  // add to the output instead of overwriting it
 #define STICK_REM 16u // store the left-over of the stick
+#define STICK_EACH 32u // `used` has a value for each batch row
+#define STICK_BLOCK 64u // and behind it which block of keys the row reads
 QN_ARGS_BEGIN(stickbreaking)
     u32 tokens;     // T, query positions of a batch row
     u32 slots;      // K, query rows of a position
@@ -16,5 +18,6 @@ QN_ARGS_BEGIN(stickbreaking)
     u32 first_row;  // of the T * K rows of each pair
     u32 rows;
     u32 flags;
+    u32 blocks;     // of `keys` rows in k and v
     f32 scale;      // factor on the sum
 QN_ARGS_END(stickbreaking)

@@ -1,11 +1,12 @@
 // Which keys a query row of stick-breaking attention sees, and where rows lie.
 // Include after args/stickbreaking.h and a binding `int used[]`.
 
-// Keys that exist.
-uint stick_keys()
+// Keys that exist for a pair.
+uint stick_keys(uint pair)
 {
     if ((a.flags & STICK_USED) == 0u) return a.keys;
-    return uint(clamp(used[0], 0, int(a.keys)));
+    uint b = (a.flags & STICK_EACH) == 0u ? 0u : pair / a.heads;
+    return uint(clamp(used[(a.flags & STICK_BLOCK) == 0u ? b : 2u * b], 0, int(a.keys)));
 }
 
 // Row i of the block sees keys 0 .. visible-1 of the n that exist: the queries are the last
@@ -43,6 +44,7 @@ uint stick_query_base(uint pair, uint i)
 uint stick_key_base(uint pair, uint j)
 {
     uint b = pair / a.heads, h = pair % a.heads;
+    if ((a.flags & STICK_BLOCK) != 0u) b = uint(clamp(used[2u * b + 1u], 0, int(a.blocks) - 1));
     return ((b * a.keys + j) * a.heads + h) * a.width;
 }
 

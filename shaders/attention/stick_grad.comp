@@ -22,7 +22,7 @@ BIND_W(5, dz, vec4)
 
 void main()
 {
-    uint lane = gl_LocalInvocationID.x, n = stick_keys();
+    uint lane = gl_LocalInvocationID.x, n = stick_keys(a.first_pair + gl_WorkGroupID.z);
     uint pair = a.first_pair + gl_WorkGroupID.z, row = gl_WorkGroupID.x;
     uint extent = stick_extent(row, SIDE, n) >> 2, visible = stick_visible(row, n);
     uint base = (gl_WorkGroupID.z * a.rows + row) * (a.stride >> 2);

@@ -21,7 +21,7 @@ BIND_W(5, dz, vec4)
 
 void main()
 {
-    uint lane = gl_LocalInvocationID.x, n = stick_keys();
+    uint lane = gl_LocalInvocationID.x, n = stick_keys(a.first_pair + gl_WorkGroupID.z);
     uint pair = a.first_pair + gl_WorkGroupID.z;
     uint first = gl_WorkGroupID.y * GROUP;
     uint row = min(first + lane, a.rows - 1u);

@@ -17,7 +17,7 @@ BIND_W(3, z, vec4)
 
 void main()
 {
-    uint lane = gl_LocalInvocationID.x, n = stick_keys();
+    uint lane = gl_LocalInvocationID.x, n = stick_keys(a.first_pair + gl_WorkGroupID.z);
     uint pair = a.first_pair + gl_WorkGroupID.z;
     uint i0 = gl_WorkGroupID.y * SIDE, j0 = gl_WorkGroupID.x * SIDE;
     if (j0 >= stick_extent(i0, SIDE, n)) return;

@@ -17,7 +17,7 @@ BIND_W(3, result, float)
 
 void main()
 {
-    uint lane = gl_LocalInvocationID.x, n = stick_keys();
+    uint lane = gl_LocalInvocationID.x, n = stick_keys(a.first_pair + gl_WorkGroupID.z);
     uint pair = a.first_pair + gl_WorkGroupID.z;
     uint i0 = gl_WorkGroupID.y * SIDE, d0 = gl_WorkGroupID.x * SIDE;
     uint extent = stick_extent(i0, SIDE, n), plane = gl_WorkGroupID.z * a.rows;

@@ -21,7 +21,7 @@ const uint PARTS = (TM + GROUP - 1u) / GROUP;
 
 void main()
 {
-    uint lane = gl_LocalInvocationID.x, n = stick_keys();
+    uint lane = gl_LocalInvocationID.x, n = stick_keys(a.first_pair + gl_WorkGroupID.z);
     uint pair = a.first_pair + gl_WorkGroupID.z;
     uint i0 = gl_WorkGroupID.y * TM, d0 = gl_WorkGroupID.x * GROUP * WIDE * 4u + lane * 4u;
     uint quads = stick_extent(i0, TM, n) >> 2;

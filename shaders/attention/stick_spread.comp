@@ -17,7 +17,7 @@ BIND_RW(3, result, float)
 
 void main()
 {
-    uint lane = gl_LocalInvocationID.x, n = stick_keys();
+    uint lane = gl_LocalInvocationID.x, n = stick_keys(a.first_pair + gl_WorkGroupID.z);
     uint pair = a.first_pair + gl_WorkGroupID.z;
     uint j0 = gl_WorkGroupID.y * SIDE, d0 = gl_WorkGroupID.x * SIDE;
     uint plane = gl_WorkGroupID.z * a.rows;

@@ -20,7 +20,7 @@ const uint PARTS = 16u / GROUP;
 
 void main()
 {
-    uint lane = gl_LocalInvocationID.x, n = stick_keys();
+    uint lane = gl_LocalInvocationID.x, n = stick_keys(a.first_pair + gl_WorkGroupID.z);
     uint pair = a.first_pair + gl_WorkGroupID.z;
     uint j0 = gl_WorkGroupID.y * 16u, d0 = gl_WorkGroupID.x * GROUP * WIDE * 4u + lane * 4u;
     uint row0 = stick_query_base(pair, 0), step = a.heads * a.width;

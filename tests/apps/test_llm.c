@@ -1,9 +1,8 @@
-// The parts of a language model that need no training: description, windows, sampling, random
+// The parts of a language model that need no training: description, windows, random
 // numbers, rounding, decoding.
 #include "llm/data.h"
 #include "llm/decoder.h"
 #include "llm/half.h"
-#include "llm/sampler.h"
 #include "random.h"
 #include "tiny_lm.h"
 
@@ -157,127 +156,6 @@ static void test_corpus_split(void **state)
     assert_int_equal((unsigned char)held.data[0], 0xc3);
     c.size = 1;
     assert_fails(qn_corpus_split(&c, 0.5, &train, &held), QN_ERR_INVALID, "too short");
-}
-
-// ------------------------------------------------------------------------------ sampling
-
-enum { VOCAB = 6 };
-static const float logits6[VOCAB] = { 1, 3, 2, 0, -1, 2.5f };
-static const qn_sampling plain = { .temperature = 1, .top_p = 1, .repeat_penalty = 1,
-                                   .repeat_last_n = -1, .seed = 4 };
-
-// How often each token is drawn in `draws`.
-static void draw(qn_sampling s, const float *logits, int draws, int count[VOCAB])
-{
-    qn_sampler *x;
-    assert_ok(qn_sampler_create(&s, VOCAB, &x));
-    memset(count, 0, VOCAB * sizeof *count);
-    for (int i = 0; i < draws; i++) {
-        int32_t token;
-        assert_ok(qn_sampler_pick(x, logits, &token));
-        count[token]++;
-    }
-    qn_sampler_destroy(&x);
-}
-
-static int distinct(const int count[VOCAB])
-{
-    int n = 0;
-    for (int i = 0; i < VOCAB; i++) n += count[i] > 0;
-    return n;
-}
-
-static void test_sampler_choices(void **state)
-{
-    (void)state;
-    enum { DRAWS = 20000 };
-    int count[VOCAB], again[VOCAB];
-    draw(plain, logits6, DRAWS, count);
-    double sum = 0;
-    for (int i = 0; i < VOCAB; i++) sum += exp((double)logits6[i]);
-    for (int i = 0; i < VOCAB; i++) { // five standard deviations; the seed is fixed
-        double p = exp((double)logits6[i]) / sum;
-        assert_true(fabs(count[i] - DRAWS * p) < 5 * sqrt(DRAWS * p * (1 - p)) + 1);
-    }
-    draw(plain, logits6, DRAWS, again);
-    assert_memory_equal(count, again, sizeof count);
-    qn_sampling s = plain;
-    s.seed = 5;
-    draw(s, logits6, DRAWS, again);
-    assert_memory_not_equal(count, again, sizeof count);
-
-    s = plain;
-    s.temperature = 0;
-    draw(s, logits6, 50, count);
-    assert_int_equal(count[1], 50);
-    s.temperature = 1e-300; // no division that overflows
-    draw(s, logits6, 50, count);
-    assert_int_equal(count[1], 50);
-
-    s = plain;
-    s.top_k = 2;
-    draw(s, logits6, 2000, count);
-    assert_true(distinct(count) == 2 && count[1] && count[5]);
-    s = plain;
-    s.top_p = 0.7; // 0.45 and 0.27 of the mass are the first two
-    draw(s, logits6, 2000, count);
-    assert_true(distinct(count) == 2 && count[1] && count[5]);
-    s.top_p = 0;
-    draw(s, logits6, 100, count);
-    assert_int_equal(count[1], 100);
-    s = plain;
-    s.min_p = 0.3; // exp(-1) = 0.37 of the largest stays, exp(-2) does not
-    draw(s, logits6, 2000, count);
-    assert_true(distinct(count) == 3 && count[2]);
-}
-
-static void test_sampler_penalties(void **state)
-{
-    (void)state;
-    qn_sampling s = plain;
-    s.temperature = 0;
-    static const struct {
-        double repeat, frequency, presence;
-        int64_t last;
-        int32_t expected;
-    } rows[] = {
-        { 1, 0, 0, -1, 1 }, { 2, 0, 0, -1, 5 },  { 1, 0.3, 0, -1, 5 }, { 1, 0.2, 0, -1, 1 },
-        { 1, 0, 0.6, -1, 5 }, { 1, 0, 0.4, -1, 1 }, { 2, 0, 0, 0, 1 },   { 2, 0, 0, 1, 1 },
-        { 2, 0, 0, 2, 5 },
-    };
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        s.repeat_penalty = rows[i].repeat;
-        s.frequency_penalty = rows[i].frequency;
-        s.presence_penalty = rows[i].presence;
-        s.repeat_last_n = rows[i].last;
-        qn_sampler *x;
-        int32_t token;
-        assert_ok(qn_sampler_create(&s, VOCAB, &x));
-        assert_ok(qn_sampler_accept(x, 1));
-        assert_ok(qn_sampler_accept(x, 1));
-        assert_ok(qn_sampler_accept(x, 3));
-        assert_ok(qn_sampler_pick(x, logits6, &token));
-        if (token != rows[i].expected) fail_msg("row %zu: %d", i, token);
-        assert_fails(qn_sampler_accept(x, VOCAB), QN_ERR_INVALID, "outside the vocabulary");
-        assert_fails(qn_sampler_accept(x, -1), QN_ERR_INVALID, "outside the vocabulary");
-        qn_sampler_destroy(&x);
-    }
-}
-
-static void test_sampler_odd_logits(void **state)
-{
-    (void)state;
-    int count[VOCAB];
-    const float odd[VOCAB] = { NAN, 1, INFINITY, -INFINITY, 1, NAN };
-    draw(plain, odd, 400, count);
-    assert_true(distinct(count) == 2 && count[1] && count[4]); // numbers only
-    const float none[VOCAB] = { NAN, NAN, -INFINITY, INFINITY, NAN, NAN };
-    qn_sampler *x;
-    int32_t token = 77;
-    assert_ok(qn_sampler_create(&plain, VOCAB, &x));
-    assert_fails(qn_sampler_pick(x, none, &token), QN_ERR_INVALID, "no usable logit");
-    assert_int_equal(token, 77);
-    qn_sampler_destroy(&x);
 }
 
 // ------------------------------------------------------------------------------ numbers
@@ -450,8 +328,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_config_round_trip), cmocka_unit_test(test_config_refusals),
         cmocka_unit_test(test_parameter_counts),  cmocka_unit_test(test_windows),
-        cmocka_unit_test(test_corpus_split),      cmocka_unit_test(test_sampler_choices),
-        cmocka_unit_test(test_sampler_penalties), cmocka_unit_test(test_sampler_odd_logits),
+        cmocka_unit_test(test_corpus_split),
         cmocka_unit_test(test_philox),            cmocka_unit_test(test_random),
         cmocka_unit_test(test_permute),           cmocka_unit_test(test_half),
         cmocka_unit_test(test_decoder),

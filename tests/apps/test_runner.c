@@ -203,6 +203,88 @@ static void test_scores(void **state)
     qn_runner_destroy(&r);
 }
 
+// Tokens among the recent ones are penalised, older ones are not.
+static void test_penalties(void **state)
+{
+    (void)state;
+    enum { COUNT = 25 };
+    qn_runner_sampling how = { .how = { .top_p = 1, .repeat_penalty = 1, .repeat_last_n = -1,
+                                        .presence_penalty = 1e4 } };
+    qn_runner *r = open_runner(1, 0);
+    int32_t text[COUNT];
+    assert_ok(qn_runner_sample(r, 0, &how));
+    assert_ok(qn_runner_feed(r, 0, prompt(6, 2), 6));
+    write_text(r, 0, text, COUNT);
+    for (int i = 0; i < COUNT; i++) {
+        for (int k = 0; k < 6; k++) assert_int_not_equal(text[i], prompt(6, 2)[k]);
+        for (int k = 0; k < i; k++) assert_int_not_equal(text[i], text[k]);
+    }
+    // Two tokens far above all others alternate when only the last one counts.
+    qn_token_bias bias[] = { { 5, 1e5f }, { 9, 1.001e5f } };
+    how.how.repeat_last_n = 1;
+    how.bias = bias;
+    how.bias_count = 2;
+    static const int32_t want[] = { 9, 5, 9, 5, 9 };
+    static const struct {
+        double repeat, frequency, presence;
+    } penalties[] = { { 1, 0, 1e4 }, { 1, 1e4, 0 }, { 2, 0, 0 } };
+    for (int i = 0; i < 3; i++) {
+        how.how.repeat_penalty = penalties[i].repeat;
+        how.how.frequency_penalty = penalties[i].frequency;
+        how.how.presence_penalty = penalties[i].presence;
+        assert_ok(qn_runner_rewind(r, 0, 6));
+        assert_ok(qn_runner_sample(r, 0, &how));
+        assert_ok(qn_runner_feed(r, 0, NULL, 0));
+        write_text(r, 0, text, 5);
+        assert_memory_equal(text, want, sizeof want);
+    }
+    how.how.repeat_last_n = 0;
+    assert_ok(qn_runner_rewind(r, 0, 6));
+    assert_ok(qn_runner_sample(r, 0, &how));
+    assert_ok(qn_runner_feed(r, 0, NULL, 0));
+    write_text(r, 0, text, 2);
+    assert_true(text[0] == 9 && text[1] == 9);
+    qn_runner_destroy(&r);
+}
+
+// How often tokens are drawn fits their probabilities.
+static void test_draws(void **state)
+{
+    (void)state;
+    enum { DRAWS = 600, BINS = 4 };
+    static const double share[BINS] = { 0.5, 0.25, 0.15, 0.1 };
+    qn_token_bias bias[BINS];
+    qn_runner_sampling how = { .how = { .temperature = 2, .top_p = 1, .repeat_penalty = 1 },
+                               .bias = bias, .bias_count = BINS };
+    // Far above the rest; the model's own logits for them are taken away.
+    qn_runner *r = open_runner(1, 0);
+    qn_token_score score[2];
+    for (int k = 0; k < BINS; k++) {
+        const int32_t text[] = { 3, k };
+        assert_ok(qn_runner_reset(r, 0));
+        assert_ok(qn_runner_score(r, 0, text, 2, score));
+        bias[k] = (qn_token_bias){ k, (float)(200 + 2 * log(share[k]) - (double)score[1].logprob) };
+    }
+    int drawn[BINS] = { 0 };
+    assert_ok(qn_runner_reset(r, 0));
+    assert_ok(qn_runner_feed(r, 0, &(int32_t){ 3 }, 1));
+    for (int i = 0; i < DRAWS; i++) {
+        how.how.seed = (uint64_t)i * 1000003;
+        assert_ok(qn_runner_sample(r, 0, &how));
+        int32_t token;
+        write_text(r, 0, &token, 1);
+        assert_in_range(token, 0, BINS - 1);
+        drawn[token]++;
+        assert_ok(qn_runner_rewind(r, 0, 1));
+        assert_ok(qn_runner_feed(r, 0, NULL, 0));
+    }
+    double chi = 0;
+    for (int k = 0; k < BINS; k++)
+        chi += pow(drawn[k] - DRAWS * share[k], 2) / (DRAWS * share[k]);
+    assert_true(chi < 16.27); // three degrees of freedom: exceeded once in a thousand
+    qn_runner_destroy(&r);
+}
+
 static void test_refusals(void **state)
 {
     (void)state;
@@ -240,6 +322,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_together_as_alone), cmocka_unit_test(test_seeds),
         cmocka_unit_test(test_bias_and_top),      cmocka_unit_test(test_scores),
+        cmocka_unit_test(test_penalties),         cmocka_unit_test(test_draws),
         cmocka_unit_test(test_refusals),
     };
     qn_device_or_skip();

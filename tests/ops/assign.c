@@ -117,7 +117,16 @@ static void ref_rows(const qn_case *c, qn_ref *in, qn_ref *out)
     (void)c;
     int64_t batch = in[0].shape.dim[0], slots = in[0].shape.dim[1], width = in[0].shape.dim[2];
     int64_t count = in[2].shape.dim[1];
-    for (int64_t b = 0; b < batch; b++)
+    if (in[1].shape.rank) { // rows of all of param
+        for (int64_t b = 0; b < in[2].shape.dim[0]; b++)
+            for (int64_t t = 0; t < count; t++)
+                for (int64_t i = 0; i < width; i++) {
+                    int64_t s = (int64_t)in[1].v[b] + t;
+                    if (s < 0 || s >= batch * slots) continue;
+                    in[0].v[s * width + i] = in[2].v[(b * count + t) * width + i];
+                }
+    }
+    for (int64_t b = 0; b < batch && !in[1].shape.rank; b++)
         for (int64_t t = 0; t < count; t++)
             for (int64_t i = 0; i < width; i++) {
                 int64_t s = (int64_t)in[1].v[0] + t;
@@ -140,7 +149,29 @@ static void ref_rows(const qn_case *c, qn_ref *in, qn_ref *out)
                 { .name = "x", .dtype = type, .shape = S3(b, t, c) } },                            \
         .build = build_rows, .ref = ref_rows, .no_grad_ref = true                                  \
     }
+static void fill_places(qn_ref *t)
+{
+    static const double places[] = { 9, -5, 2, 16, 2147483647, 5 };
+    for (int64_t i = 0; i < t->count; i++) t->v[i] = places[i];
+}
+
+#define EACH(label, type, p, s, b, t, c)                                                           \
+    {                                                                                              \
+        .name = label, .inputs = 3,                                                                \
+        .in = { { .name = "param", .dtype = type, .shape = S3(p, s, c), .stored = true },          \
+                { .name = "at",                                                                    \
+                  .dtype = QN_I32,                                                                 \
+                  .shape = S1(b),                                                                  \
+                  .gen = QN_GEN_CUSTOM,                                                            \
+                  .fill = fill_places },                                                           \
+                { .name = "x", .dtype = type, .shape = S3(b, t, c) } },                            \
+        .build = build_rows, .ref = ref_rows, .no_grad_ref = true                                  \
+    }
 static const qn_case rows_cases[] = {
+    EACH("each_2x9x6x1x7", QN_F32, 2, 9, 6, 1, 7),
+    EACH("each_2x9x4x3x5", QN_F32, 2, 9, 4, 3, 5),
+    EACH("each_1x12x1x3x8", QN_F32, 1, 12, 1, 3, 8),
+    EACH("each_bf16_3x6x5x2x6", QN_BF16, 3, 6, 5, 2, 6),
     ROWS("1x1x1", QN_F32, 1, 1, 1, 1, 0),
     ROWS("2x9x3x7_at_4", QN_F32, 2, 9, 3, 7, 4),
     ROWS("3x8x8x12_at_0", QN_F32, 3, 8, 8, 12, 0),

@@ -17,6 +17,7 @@ typedef struct setup {
     int batch, tokens, slots, keys, heads, width;
     bool same, used, keep, skip, rem; // same: k is v
     float scale;
+    int each; // `used` has a value for each batch row, and, 2, names the row's block of keys
 } setup;
 
 // Index of each input of a case; -1: not given.
@@ -76,15 +77,16 @@ static void weigh(row *r, const qn_ref *q, const qn_ref *k, int width)
 static void make_row(const setup *s, qn_ref *in, int i, int h, row *r)
 {
     where at = find(s);
-    int n = s->used ? (int)in[at.used].v[0] : s->keys;
-    n = n < 0 ? 0 : n > s->keys ? s->keys : n;
     int b = i / (s->tokens * s->slots), t = i / s->slots % s->tokens;
+    int n = s->used ? (int)in[at.used].v[b * s->each] : s->keys;
+    n = n < 0 ? 0 : n > s->keys ? s->keys : n;
+    int block = s->each == 2 ? (int)in[at.used].v[2 * b + 1] : b;
     int position = n - s->tokens + t;
     r->visible = position + (s->skip ? 0 : 1);
     if (r->visible < 0) r->visible = 0;
     r->step = s->heads * s->width;
     r->first = i * r->step + h * s->width;
-    r->key = b * s->keys * r->step + h * s->width;
+    r->key = block * s->keys * r->step + h * s->width;
     r->scale = s->scale != 0 ? (double)s->scale : 1 / sqrt(s->width);
     for (int j = 0; j < r->visible; j++)
         r->see[j] = !s->keep || in[at.keep].v[b * s->keys + j] != 0;
@@ -184,6 +186,7 @@ static qn_stickbreaking_opts options(const setup *s, const qn_tensor *const *in)
         .heads = s->heads,
         .slots = s->slots,
         .scale = s->scale,
+        .keys = s->each == 2 ? s->keys : 0,
         .skip_current = s->skip,
         .used = s->used ? in[at.used] : NULL,
         .keep = s->keep ? in[at.keep] : NULL,
@@ -251,6 +254,21 @@ static int build_back(qn_graph *g, const qn_case *c, const qn_tensor *const *in,
         .in = { QUERY("q", b, t, k, h, d, size), KEYS("k", b, t, h, d), KEYS("v", b, t, h, d),     \
                 DOUT(b, t, k, h, d) },                                                             \
         SETUP(b, t, k, t, h, d, __VA_ARGS__)                                                       \
+    }
+
+// Fills of a few batch rows, none and too many among them, and blocks in no order.
+static void fill_used(qn_ref *t)
+{
+    static const double filled[] = { 12, 0, 31, 1000, 5 };
+    static const double block[] = { 4, 1, 6, 0, 4 };
+    for (int64_t i = 0; i < t->count; i++)
+        t->v[i] = t->shape.rank == 1 ? filled[i] : i % 2 ? block[i / 2] : filled[i / 2];
+}
+
+#define EACH_USED(...)                                                                             \
+    {                                                                                              \
+        .name = "used", .dtype = QN_I32, .shape = __VA_ARGS__, .gen = QN_GEN_CUSTOM,               \
+        .fill = fill_used                                                                          \
     }
 
 static const qn_case cases[] = {
@@ -339,6 +357,28 @@ static const qn_case cases[] = {
       .in = { QUERY("q", 1, 3, 1, 1, 8, 1), KEYS("k", 1, 7, 1, 8), KEYS("v", 1, 7, 1, 8),
               USED(-3) },
       SETUP(1, 3, 1, 7, 1, 8, .used = true, .rem = true) },
+    { .name = "used_of_each_row",
+      .inputs = 4,
+      .build = build,
+      .ref = attend,
+      .in = { QUERY("q", 5, 2, 2, 2, 8, 1), KEYS("k", 5, 33, 2, 8), KEYS("v", 5, 33, 2, 8),
+              EACH_USED({ 1, { 5 } }) },
+      SETUP(5, 2, 2, 33, 2, 8, .used = true, .rem = true, .each = 1) },
+    { .name = "blocks_of_keys",
+      .inputs = 3,
+      .build = build,
+      .ref = attend,
+      .no_grad_ref = true,
+      .in = { QUERY("q", 5, 1, 2, 1, 40, 1), KEYS("k", 7, 33, 1, 40), EACH_USED({ 2, { 5, 2 } }) },
+      SETUP(5, 1, 2, 33, 1, 40, .used = true, .rem = true, .same = true, .each = 2) },
+    { .name = "blocks_of_keys_t9_keep",
+      .inputs = 5,
+      .build = build,
+      .ref = attend,
+      .no_grad_ref = true,
+      .in = { QUERY("q", 3, 9, 1, 2, 12, 1), KEYS("k", 7, 64, 2, 12), KEYS("v", 7, 64, 2, 12),
+              EACH_USED({ 2, { 3, 2 } }), MASK(3, 64) },
+      SETUP(3, 9, 1, 64, 2, 12, .used = true, .keep = true, .rem = true, .each = 2) },
 };
 
 static const qn_case cases_back[] = {
@@ -422,7 +462,14 @@ REFUSED(keep_dtype, .q = { 2, { 6, 8 } }, .k = { 2, { 6, 8 } }, .keep = { 2, { 1
 REFUSED(used_shape, .q = { 2, { 6, 8 } }, .k = { 2, { 6, 8 } }, .used = { 1, { 2 } },
         .opts = { .batch = 1, .heads = 1 })
 
+REFUSED(used_blocks, .q = { 2, { 6, 8 } }, .k = { 2, { 9, 8 } }, .used = { 2, { 3, 2 } },
+        .opts = { .batch = 3, .heads = 1 })
+REFUSED(odd_blocks, .q = { 2, { 6, 8 } }, .k = { 2, { 9, 8 } }, .used = { 2, { 3, 2 } },
+        .opts = { .batch = 3, .heads = 1, .keys = 4 })
+
 static const qn_refusal refusals[] = {
+    { "used [B, 2] without keys", QN_ERR_INVALID, "keys 0, expected a positive", used_blocks },
+    { "rows that are no blocks", QN_ERR_INVALID, "expected blocks of 4 rows", odd_blocks },
     { "no batch", QN_ERR_INVALID, "batch 0", no_batch },
     { "heads that do not divide", QN_ERR_INVALID, "expected 3 heads", odd_heads },
     { "a head of 1028", QN_ERR_INVALID, "1 heads of 1 to 1024 columns", too_wide },
@@ -433,7 +480,7 @@ static const qn_refusal refusals[] = {
     { "infinite scale", QN_ERR_INVALID, "finite", endless },
     { "shape of keep", QN_ERR_INVALID, "keep (keep) has shape [6,1], expected [1,6]", keep_shape },
     { "dtype of keep", QN_ERR_INVALID, "keep (keep) is f32, expected i32", keep_dtype },
-    { "shape of used", QN_ERR_INVALID, "used (used) has shape [2], expected []", used_shape },
+    { "shape of used", QN_ERR_INVALID, "used (used) has shape [2], expected [1]", used_shape },
 };
 
 QN_OP_TEST(stickbreaking, cases, refusals);

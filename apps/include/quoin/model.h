@@ -79,9 +79,13 @@ typedef struct qn_lm_opts {
     // Decoding: keys and values of past positions, from qn_lm_declare_cache().
     qn_store *cache;
     int64_t context;           // S, positions the cache holds; 0 without a cache
-    const qn_tensor *past;     // i32 scalar: filled positions before this call
-    const qn_tensor *used;     // i32 scalar: past + T
+    const qn_tensor *past;     // i32 scalar: filled positions before this call. Or [B*T], for a
+                               // cache of any number P of rows: where in all its P*S positions each
+                               // token goes (outside: nowhere)
+    const qn_tensor *used;     // i32 scalar: past + T. With past [B*T]: [B, 2], filled positions
+                               // after this call and which of the P each row is
     bool last_only;            // logits of the last position of each row only: [B, V]
+    bool headless;             // no logits at all: reading for the cache's sake
     bool capture;              // keep branch outputs apart for inspection (not fused)
 } qn_lm_opts;
 

@@ -188,7 +188,11 @@ typedef struct qn_stickbreaking_opts {
     int slots;               // queries per position: K; 0: 1
     float scale;             // of q k'; 0: 1/sqrt(D)
     bool skip_current;       // true: position i does not attend to itself
-    const qn_tensor *used;   // i32 scalar: filled positions of k and v; NULL: all S
+    // i32: filled positions of k and v, a scalar or one for each batch row [B]; NULL: all S. Or
+    // [B, 2], for caches: beside it which block of `keys` rows of k and v the batch row reads;
+    // k and v then have P blocks, whatever P (no gradient).
+    const qn_tensor *used;
+    int keys;                // S, with `used` [B, 2] only
     const qn_tensor *keep;   // i32 [B, S]: 0 hides that key; NULL: all visible
     const qn_tensor **rem;   // when not NULL, receives the left-over of the stick [B*T*K, H]
                              // (no gradient through it)
@@ -204,6 +208,42 @@ typedef struct qn_stickbreaking_opts {
 QN_API const qn_tensor *qn_stickbreaking(qn_graph *g, const qn_tensor *q, const qn_tensor *k,
                                          const qn_tensor *v, const qn_stickbreaking_opts *opts);
 
+// ------------------------------------------------------------------------------- sampling
+
+// A row of `how`, eight words; what is a float is given by its bits.
+typedef struct qn_sample_how {
+    float temperature; // 0: the largest logit, ties to the lower token; nothing is drawn
+    float top_p;       // 1 or more: off
+    float min_p;       // 0: off
+    int32_t top_k;     // 0: off
+    uint32_t seed[2];
+    int32_t place;     // of the drawn token in its text
+    int32_t top;       // likely tokens to list, 0 to QN_SAMPLE_TOP
+} qn_sample_how;
+
+// An entry of `changes`: logit + bias, divided (if positive) or multiplied by factor, minus less.
+typedef struct qn_sample_change {
+    int32_t token; // negative: no entry
+    float bias, factor, less;
+} qn_sample_change;
+
+#define QN_SAMPLE_TOP 20
+typedef struct qn_sampled {
+    const qn_tensor *token;   // i32 [N]; -1: no logit of the row is a finite number
+    const qn_tensor *logprob; // [N] log softmax(logits)[token]; changes do not count
+    const qn_tensor *top;     // i32 [N, QN_SAMPLE_TOP] most likely tokens of logits, most likely
+                              // first, ties to the lower token; -1 behind those asked for
+    const qn_tensor *chance;  // [N, QN_SAMPLE_TOP] their log softmax, 0 behind them
+} qn_sampled;
+// Chooses a token of every row of logits [N, V]. With x the changed logits, in this order: the
+// top_k largest stay; of these the fewest most likely ones whose softmax(x) sums to top_p; of these
+// those with at least min_p times the largest probability; from them one is drawn with probability
+// softmax(x / temperature). Tokens of equal logits stay or go together. The draw depends on seed,
+// place, x and how alone, not on the row. how i32 [N, 8]: qn_sample_how. changes i32 [N, M, 4]:
+// qn_sample_change, no token twice in a row; or NULL. Not differentiable. [gumbel]
+QN_API qn_sampled qn_sample(qn_graph *g, const qn_tensor *logits, const qn_tensor *how,
+                            const qn_tensor *changes);
+
 // ------------------------------------------------------------------------------- effects
 // Operations that write a store. A plan always keeps them, in the order in which they were
 // built; readers built earlier see the old values, later ones the new.
@@ -213,7 +253,9 @@ QN_API const qn_tensor *qn_stickbreaking(qn_graph *g, const qn_tensor *q, const 
 QN_API const qn_tensor *qn_assign(qn_graph *g, const qn_tensor *param, const qn_tensor *x);
 
 // Writes x [B, T, C] into param [B, S, C] at positions [at, at + T) of every batch row, `at` an
-// i32 scalar (0 <= at, at + T <= S: rows beyond S are dropped). Returns param as it is afterwards.
+// i32 scalar (0 <= at, at + T <= S: rows beyond S are dropped). With `at` [B], param is [P, S, C]
+// for any P, and x[b, t] goes to row at[b] + t of all P*S rows; rows outside are dropped. No two
+// rows of x may go to one place. Returns param as it is afterwards.
 QN_API const qn_tensor *qn_assign_rows(qn_graph *g, const qn_tensor *param, const qn_tensor *at,
                                        const qn_tensor *x);
 
