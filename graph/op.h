@@ -7,8 +7,8 @@
 #include <quoin/graph.h>
 #include <quoin/ops.h>
 
-#define QN_MAX_INPUTS 10
-#define QN_MAX_OUTPUTS 6
+#define QN_MAX_INPUTS 12
+#define QN_MAX_OUTPUTS 8
 
 typedef struct qn_op_def qn_op_def;
 typedef struct qn_recorder qn_recorder;

@@ -19,6 +19,18 @@ static inline void qn_grid_spread(const qn_device_info *dev, uint64_t groups, ui
     out[2] = 1;
 }
 
+// Lanes with four columns each over x, blocks of `block` rows over y; *block is made larger where
+// the device would not take as many groups.
+static inline void qn_grid_columns(const qn_device_info *dev, uint64_t columns, uint64_t rows,
+                                   uint32_t *block, uint32_t out[3])
+{
+    uint64_t most = dev->max_groups < 65535 ? dev->max_groups : 65535;
+    if (qn_div_up(rows, *block) > most) *block = qn_div_up(rows, most);
+    out[0] = qn_div_up(columns, (uint64_t)qn_grid_lanes(dev) * 4);
+    out[1] = qn_div_up(rows, *block);
+    out[2] = 1;
+}
+
 // One invocation for each item.
 static inline void qn_grid_items(const qn_device_info *dev, uint64_t items, uint32_t out[3])
 {

@@ -244,6 +244,49 @@ typedef struct qn_sampled {
 QN_API qn_sampled qn_sample(qn_graph *g, const qn_tensor *logits, const qn_tensor *how,
                             const qn_tensor *changes);
 
+// ------------------------------------------------------------------------------- memory
+
+typedef struct qn_synapse_opts {
+    int batch, heads;       // B, H, required
+    const qn_tensor *start; // M before the first token [B, H, dk, dv]; NULL: zeros
+    const qn_tensor **end;  // when not NULL, receives M behind the last token [B, H, dk, dv]
+    bool no_gradient;       // decoding: nothing is kept for a gradient, which is then refused
+} qn_synapse_opts;
+
+// A fast-weight memory written by prediction error, the gated delta rule. Per batch row and head,
+// with a = exp(la):
+//   M_t = a_t M_{t-1} + beta_t k_t (v_t - a_t M_{t-1}' k_t)',   o_t = M_t' q_t
+// q, k [B*T, H*dk]; v [B*T, H*dv]; la, beta [B*T, H] -> o [B*T, H*dv]. dk and dv up to 128, any T.
+// Token t of a batch row sees tokens up to t. |k| <= 1, la <= 0 and 0 <= beta <= 1 keep M bounded;
+// nothing is normalised here. A text in pieces, each given the end state of the one before, has
+// the same results as in one. M is always f32. [gated-delta]
+QN_API const qn_tensor *qn_synapse(qn_graph *g, const qn_tensor *q, const qn_tensor *k,
+                                   const qn_tensor *v, const qn_tensor *la, const qn_tensor *beta,
+                                   const qn_synapse_opts *opts);
+
+// How strongly something was recalled: rho m / (m + tau^2) with m = mean(r^2) over the last
+// dimension. r [.., D], rho [..] -> [..]; tau > 0. 0 where r is. [synaptic-resonance]
+QN_API const qn_tensor *qn_resonance(qn_graph *g, const qn_tensor *r, const qn_tensor *rho,
+                                     float tau);
+
+typedef struct qn_causal_conv_opts {
+    int batch;              // B, required
+    const qn_tensor *start; // the W-1 rows before x [B, W-1, C]; NULL: zeros. Not for W = 1
+    const qn_tensor **end;  // when not NULL, receives the last W-1 rows; for W > 1
+} qn_causal_conv_opts;
+
+// Depthwise convolution along time: y[b, t, c] = sum_j w[j, c] x[b, t - (W-1) + j, c], tap W-1
+// being the current token. x [B*T, C]; w [W, C], 1 <= W <= 16 -> [B*T, C].
+QN_API const qn_tensor *qn_causal_conv(qn_graph *g, const qn_tensor *x, const qn_tensor *w,
+                                       const qn_causal_conv_opts *opts);
+
+// Neighbouring ranges of columns: x [N, C] -> out[i] [N, widths[i]]; the widths sum to C.
+// 1 <= count <= 4. QN_OK, or what the graph's status is then.
+QN_API qn_result qn_split(qn_graph *g, const qn_tensor *x, const int64_t *widths, int count,
+                          const qn_tensor **out);
+// The opposite: parts [N, C_i] -> [N, sum of C_i]. 1 <= count <= 4.
+QN_API const qn_tensor *qn_join(qn_graph *g, const qn_tensor *const *parts, int count);
+
 // ------------------------------------------------------------------------------- effects
 // Operations that write a store. A plan always keeps them, in the order in which they were
 // built; readers built earlier see the old values, later ones the new.
