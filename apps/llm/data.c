@@ -142,7 +142,8 @@ qn_result qn_corpus_add_demo(qn_corpus *c, const char **source)
     } places[] = {
         { "/usr/share/games/fortunes", "the fortune files in /usr/share/games/fortunes",
           is_fortune_file, add_plain },
-        { "/usr/share/fortune", "the fortune files in /usr/share/fortune", is_fortune_file },
+        { "/usr/share/fortune", "the fortune files in /usr/share/fortune", is_fortune_file,
+          add_plain },
         { "/usr/share/games/fortune", "the fortune files in /usr/share/games/fortune",
           is_fortune_file, add_plain },
         { "/usr/share/man/man1", "the manual pages in /usr/share/man/man1", any_file, add_page },
@@ -159,8 +160,10 @@ qn_result qn_corpus_add_demo(qn_corpus *c, const char **source)
             return QN_OK;
         }
     }
-    return qn_fail(QN_ERR_IO, "no text was found on this machine (fortunes, manual pages, licences); give some "
-                              "with --text FILE, or install the package `fortunes`");
+    return qn_fail(
+        QN_ERR_IO,
+        "no text was found on this machine (fortunes, manual pages, licences); give some "
+        "with --text FILE, or install the package `fortunes`");
 }
 
 uint64_t qn_corpus_fingerprint(const qn_corpus *c)
@@ -185,8 +188,8 @@ qn_result qn_corpus_split(const qn_corpus *c, double share, qn_slice *train, qn_
     if (line && (size_t)(line + 1 - c->text) - cut <= most) cut = (size_t)(line + 1 - c->text);
     while (cut < c->size && ((unsigned char)c->text[cut] & 0xc0) == 0x80) cut++; // whole characters
     if (cut == 0 || (share > 0 && cut == c->size))
-        return qn_fail(QN_ERR_INVALID,
-                       "a text of %zu bytes is too short to hold out a share of %g", c->size, share);
+        return qn_fail(QN_ERR_INVALID, "a text of %zu bytes is too short to hold out a share of %g",
+                       c->size, share);
     *train = (qn_slice){ c->text, cut };
     *held = (qn_slice){ c->text + cut, c->size - cut };
     return QN_OK;

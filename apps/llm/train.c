@@ -356,6 +356,7 @@ static qn_result loop(run *r)
 
 static qn_result prepare(run *r)
 {
+    QN_TRY(qn_check_dirs(r->o->out)); // before any work
     QN_TRY(qn_corpus_split(r->corpus, r->o->held_out, &r->train_text, &r->held_text));
     QN_TRY(get_tokenizer(r));
     tell(r, QN_TRAIN_TOKENIZER);

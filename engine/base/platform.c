@@ -310,6 +310,31 @@ qn_result qn_make_dirs(const char *path)
     return r;
 }
 
+qn_result qn_check_dirs(const char *path)
+{
+    if (!path[0]) return qn_fail(QN_ERR_IO, "creating a directory: its path is empty");
+    char *p = qn_strdup(path);
+    if (!p) return qn_no_memory(strlen(path) + 1);
+    while (access(p, F_OK) != 0 && errno == ENOENT) {
+        char *slash = strrchr(p, '/');
+        if (!slash)
+            strcpy(p, "."); // path is not empty: there is room
+        else if (slash == p)
+            p[1] = 0;
+        else
+            *slash = 0;
+    }
+    qn_result r = QN_OK;
+    if (!qn_is_dir(p)) {
+        errno = ENOTDIR;
+        r = io_error("creating", path);
+    } else if (access(p, W_OK | X_OK) != 0) {
+        r = io_error("writing to", p);
+    }
+    qn_free(p);
+    return r;
+}
+
 qn_result qn_rename(const char *from, const char *to)
 {
     if (rename(from, to) == 0) return QN_OK;

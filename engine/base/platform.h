@@ -33,6 +33,9 @@ QN_API void qn_atomic_abandon(qn_atomic_file **f);
 
 // Creates the directory and its parents; one that exists is fine.
 QN_API qn_result qn_make_dirs(const char *path);
+// What qn_make_dirs() would answer, as far as can be told without writing: the nearest existing
+// part of the path has to be a directory that may be written to.
+QN_API qn_result qn_check_dirs(const char *path);
 QN_API bool qn_file_exists(const char *path);
 QN_API bool qn_is_dir(const char *path);
 // Whether two paths lead to the same existing file or directory.

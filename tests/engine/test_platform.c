@@ -132,6 +132,9 @@ static void writing_where_one_cannot_names_path_and_reason(void **state)
     assert_ok(qn_write_file(in_root("file"), "x", 1));
     assert_fails(qn_write_file(in_root("file/a"), "x", 1), QN_ERR_IO, "Not a directory");
     assert_fails(qn_make_dirs(in_root("file/dir")), QN_ERR_IO, "/file: Not a directory");
+    assert_fails(qn_check_dirs(in_root("file/dir")), QN_ERR_IO, "/file/dir: Not a directory");
+    assert_fails(qn_check_dirs(in_root("file")), QN_ERR_IO, "/file: Not a directory");
+    assert_fails(qn_check_dirs(""), QN_ERR_IO, "empty");
     assert_fails(qn_rename(in_root("none"), in_root("b")), QN_ERR_IO, "none");
 }
 
@@ -193,6 +196,10 @@ static void reading_has_a_limit(void **state)
 static void directories(void **state)
 {
     (void)state;
+    assert_ok(qn_check_dirs(in_root("x/y//z/")));
+    assert_false(qn_is_dir(in_root("x")));
+    assert_ok(qn_check_dirs("not-there"));
+    assert_ok(qn_check_dirs("/not-there/at-all"));
     assert_ok(qn_make_dirs(in_root("x/y//z/")));
     assert_ok(qn_make_dirs(in_root("x/y/z")));
     assert_true(qn_is_dir(in_root("x/y/z")));
