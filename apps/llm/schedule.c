@@ -79,8 +79,8 @@ void qn_adam_hyper(const qn_adam *o, double rate, int64_t step, float hyper[QN_A
 {
     const float all[QN_ADAM_HYPER] = {
         (float)rate,
-        (float)o->beta1,
-        (float)o->beta2,
+        (float)(1 - o->beta1),
+        (float)(1 - o->beta2),
         (float)o->epsilon,
         (float)o->clip,
         correction(o->beta1, step),

@@ -4,11 +4,12 @@
 #include "mem.h"
 #include "parameters.h"
 #include "platform.h"
+#include "schedule.h"
 
 #include <math.h>
 #include <string.h>
 
-enum { HYPER = 8, BLOCK = 64 };
+enum { BLOCK = 64 }; // elements that share a group of qn_adamw()
 
 // One graph that computes the loss; training ones store gradients, too.
 typedef struct loss_graph {
@@ -256,7 +257,7 @@ static qn_result build_optimiser(qn_trainer *t)
         const qn_tensor *group = qn_constant(g, "groups", QN_I32, QN_SHAPE(blocks), groups);
         const qn_tensor *rows = qn_constant(g, "group table", QN_F32, QN_SHAPE(2, 2), table);
         const qn_tensor *grad = qn_store_tensor(g, t->gradients);
-        t->optimiser.hyper = qn_input(g, "hyper", QN_F32, QN_SHAPE(HYPER));
+        t->optimiser.hyper = qn_input(g, "hyper", QN_F32, QN_SHAPE(QN_ADAM_HYPER));
         t->optimiser.square_sum = qn_sum_squares(g, grad);
         qn_adamw(g, qn_store_prefix(g, t->weights, trained), grad, qn_store_tensor(g, t->moment[0]),
                  qn_store_tensor(g, t->moment[1]), t->optimiser.hyper, t->optimiser.square_sum,
@@ -400,10 +401,10 @@ static qn_result get_scalar(qn_plan *p, const qn_tensor *x, double *sum)
 static qn_result run_optimiser(qn_trainer *t, int64_t step, double lr)
 {
     const qn_trainer_opts *o = &t->opts;
-    const float hyper[HYPER] = {
-        (float)lr, (float)o->beta1, (float)o->beta2, (float)o->epsilon, (float)o->clip,
-        (float)(1 - pow(o->beta1, (double)step)), (float)(1 - pow(o->beta2, (double)step)), 0,
-    };
+    const qn_adam adam = { .beta1 = o->beta1, .beta2 = o->beta2, .epsilon = o->epsilon,
+                           .clip = o->clip };
+    float hyper[QN_ADAM_HYPER];
+    qn_adam_hyper(&adam, lr, step, hyper);
     QN_TRY(qn_plan_set(t->optimiser.plan, t->optimiser.hyper, hyper, sizeof hyper));
     return qn_plan_run(t->optimiser.plan);
 }

@@ -1,8 +1,8 @@
 // One AdamW step with decoupled decay over a window of a store. [adamw]
 //   g' = scale g, scale = min(1, clip / (norm + 1e-6)), norm = sqrt(square_sum); clip 0: scale 1
-//   p *= 1 - lr decay;  m = b1 m + (1 - b1) g';  v = b2 v + (1 - b2) g'^2
-//   p -= lr / (1 - b1^t) m / (sqrt(v) / sqrt(1 - b2^t) + eps)
-// p, grad, m, v [64 blocks]; hyper [8]: lr, b1, b2, eps, clip, 1 - b1^t, 1 - b2^t;
+//   m = b1 m + (1 - b1) g';  v = b2 v + (1 - b2) g'^2
+//   p -= lr (decay p + m / (1 - b1^t) / (sqrt(v) / sqrt(1 - b2^t) + eps))
+// p, grad, m, v [64 blocks]; hyper [8]: lr, 1 - b1, 1 - b2, eps, clip, 1 - b1^t, 1 - b2^t;
 // groups i32 [blocks]: row of table [G, 2] (factor on lr, decay), any other number freezes.
 // p, m and v are rewritten in place: an invocation writes only what it has read.
 // A workgroup owns 256 elements.
@@ -31,7 +31,7 @@ void main()
     uint first = 4u * group_index(); // block
     if (first >= a.blocks) return;
     vec4 h = LOAD4(hyper, 0u), more = LOAD4(hyper, 1u);
-    float lr = h.x, b1 = h.y, b2 = h.z, eps = h.w, clip = more.x;
+    float lr = h.x, c1 = h.y, c2 = h.z, eps = h.w, clip = more.x;
     float step_size = 1.0 / more.y, root = 1.0 / sqrt(more.z);
     float scale = clip > 0.0 ? min(1.0, clip / (sqrt(square_sum[0]) + 1e-6)) : 1.0;
     ivec4 group = LOAD4I(groups, group_index());
@@ -44,11 +44,13 @@ void main()
         vec2 rate = (row & 1) == 0 ? rates.xy : rates.zw;
         float own_lr = lr * rate.x;
         vec4 g = scale * LOAD4(grad, i);
-        vec4 m1 = b1 * LOAD4(m, i) + (1.0 - b1) * g;
-        vec4 v1 = b2 * LOAD4(v, i) + (1.0 - b2) * (g * g);
-        vec4 p1 = (1.0 - own_lr * rate.y) * LOAD4(p, i);
+        vec4 m1 = (1.0 - c1) * LOAD4(m, i) + c1 * g;
+        vec4 v1 = (1.0 - c2) * LOAD4(v, i) + c2 * (g * g);
+        vec4 p0 = LOAD4(p, i);
         new_m[i] = m1;
         new_v[i] = v1;
-        new_p[i] = p1 - own_lr * step_size * (m1 / (sqrt(v1) * root + eps));
+        // One small number is taken off, so that p is rounded once: 1 - lr decay would be off by
+        // up to 2^-25 the same way every step.
+        new_p[i] = p0 - own_lr * (rate.y * p0 + step_size * (m1 / (sqrt(v1) * root + eps)));
     }
 }

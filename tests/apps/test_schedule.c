@@ -102,7 +102,7 @@ static void hyper_holds_the_corrections(void **state)
     assert_int_equal(qn_adam_check(&o), QN_OK);
     qn_adam_hyper(&o, 3e-3, 3, h);
     const float expected[QN_ADAM_HYPER] = {
-        3e-3f, 0.9f, 0.95f, 1e-8f, 1, (float)(1 - 0.729), (float)(1 - 0.857375), 0,
+        3e-3f, (float)(1 - 0.9), (float)(1 - 0.95), 1e-8f, 1, (float)(1 - 0.729), (float)(1 - 0.857375), 0,
     };
     for (int i = 0; i < QN_ADAM_HYPER; i++) assert_true(h[i] == expected[i]);
 }

@@ -267,7 +267,7 @@ static void a_store_larger_than_a_binding_is_stepped(void **state)
     qn_plan *plan;
     assert_ok(qn_graph_create(qn_test_device(), &g));
     // The first step of a constant gradient moves every weight by the learning rate.
-    static const float hyper[QN_ADAM_HYPER] = { 0.5f, 0.5f, 0.75f, 1e-8f, 0, 0.5f, 0.25f };
+    static const float hyper[QN_ADAM_HYPER] = { 0.5f, 0.5f, 0.25f, 1e-8f, 0, 0.5f, 0.25f };
     static const float table[2] = { 1, 0 }, one = 1;
     const qn_tensor *group = qn_input(g, "groups", QN_I32, QN_SHAPE(blocks));
     qn_adamw(g, qn_store_tensor(g, s[0]), qn_store_tensor(g, s[1]), qn_store_tensor(g, s[2]),

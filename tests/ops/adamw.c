@@ -17,7 +17,7 @@ static void ref(const qn_case *c, qn_ref *in, qn_ref *out)
 {
     (void)c;
     const double *h = in[HYPER].v;
-    double b1 = h[1], b2 = h[2], scale = 1;
+    double b1 = 1 - h[1], b2 = 1 - h[2], scale = 1;
     if (h[4] > 0) scale = fmin(1, h[4] / (sqrt(in[SQUARE_SUM].v[0]) + 1e-6));
     for (int64_t i = 0; i < in[P].count; i++) {
         double *p = &in[P].v[i], *m = &in[M].v[i], *v = &in[V].v[i];
@@ -41,11 +41,11 @@ static void ref(const qn_case *c, qn_ref *in, qn_ref *out)
     in[P].slack = out[0].slack = 13 + 13 + 3 * 5 + 2 * 6;
 }
 
-// The third step: lr, b1, b2, eps, clip, 1 - b1^3, 1 - b2^3.
+// The third step: lr, 1 - b1, 1 - b2, eps, clip, 1 - b1^3, 1 - b2^3.
 static void fill_step(qn_ref *t, double clip)
 {
     const double h[8] = {
-        3e-3, 0.9, 0.95, 1e-8, clip, 1 - 0.9 * 0.9 * 0.9, 1 - 0.95 * 0.95 * 0.95
+        3e-3, 0.1, 0.05, 1e-8, clip, 1 - 0.9 * 0.9 * 0.9, 1 - 0.95 * 0.95 * 0.95
     };
     for (int i = 0; i < 8; i++) t->v[i] = h[i];
 }

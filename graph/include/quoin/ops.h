@@ -307,8 +307,9 @@ QN_API const qn_tensor *qn_assign_rows(qn_graph *g, const qn_tensor *param, cons
 //   g' = scale * g, scale = min(1, clip / (norm + 1e-6)) with norm = sqrt(square_sum) (clip 0: 1)
 //   p *= 1 - lr decay; m = b1 m + (1-b1) g'; v = b2 v + (1-b2) g'^2
 //   p -= lr / (1 - b1^t) * m / (sqrt(v) / sqrt(1 - b2^t) + eps)
-// hyper f32 [8]: lr, b1, b2, eps, clip, 1 - b1^t, 1 - b2^t, (unused); computed on the host in
-// double. square_sum: scalar, qn_sum_squares(grad).
+// hyper f32 [8]: lr, 1 - b1, 1 - b2, eps, clip, 1 - b1^t, 1 - b2^t, (unused); computed on the host
+// in double: 1 - b of a b rounded to f32 is off by up to 2^-25 / (1 - b), the same way every step.
+// square_sum: scalar, qn_sum_squares(grad).
 // groups i32 [n / 64]: for each 64 elements the row of group_table; -1 leaves them untouched
 // (frozen: no moment, no decay). group_table f32 [G, 2]: factor on lr, weight decay.
 QN_API const qn_tensor *qn_adamw(qn_graph *g, const qn_tensor *p, const qn_tensor *grad,
