@@ -87,7 +87,7 @@ static qn_result grow_set(slot_set *set, size_t inputs)
     return QN_OK;
 }
 
-qn_result qn_blend_reserve(qn_blend *b, int s, size_t inputs, uint64_t bytes, uint64_t out_bytes)
+qn_result qn_blend_reserve(qn_blend *b, int s, size_t inputs, uint64_t bytes)
 {
     slot_set *set = &b->sets[s];
     QN_TRY(grow_set(set, inputs));
@@ -96,10 +96,15 @@ qn_result qn_blend_reserve(qn_blend *b, int s, size_t inputs, uint64_t bytes, ui
         if (!b->unified)
             QN_TRY(qn_room(b, &set->local[i], bytes, QN_MEMORY_DEVICE, "merge input on device"));
     }
-    set->bytes = bytes;
-    QN_TRY(qn_room(b, &set->readback, out_bytes, QN_MEMORY_READBACK, "merge result"));
+    return QN_OK;
+}
+
+qn_result qn_blend_reserve_result(qn_blend *b, int s, uint64_t bytes)
+{
+    slot_set *set = &b->sets[s];
+    QN_TRY(qn_room(b, &set->readback, bytes, QN_MEMORY_READBACK, "merge result"));
     if (b->unified) return QN_OK;
-    return qn_room(b, &set->result, out_bytes, QN_MEMORY_DEVICE, "merge result on device");
+    return qn_room(b, &set->result, bytes, QN_MEMORY_DEVICE, "merge result on device");
 }
 
 void *qn_blend_slot(qn_blend *b, int set, size_t input)

@@ -21,9 +21,10 @@ void qn_blend_window(qn_blend *b, uint64_t elements);
 // Bytes of device memory held, and the most that were.
 uint64_t qn_blend_peak(const qn_blend *b);
 
-// Makes room for `inputs` tensors of `bytes` each in a set, and for the result in an output of the
-// same number. While one set is computed with, another thread may fill the other.
-qn_result qn_blend_reserve(qn_blend *b, int set, size_t inputs, uint64_t bytes, uint64_t out_bytes);
+// Makes room for `inputs` tensors of `bytes` each in a set, and for the result of the same set.
+// While one set is computed with, other threads may fill the other's slots or use its result.
+qn_result qn_blend_reserve(qn_blend *b, int set, size_t inputs, uint64_t bytes);
+qn_result qn_blend_reserve_result(qn_blend *b, int set, uint64_t bytes);
 void *qn_blend_slot(qn_blend *b, int set, size_t input);
 const void *qn_blend_result(const qn_blend *b, int set);
 

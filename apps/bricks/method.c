@@ -172,28 +172,67 @@ static qn_result check_param(const qn_method *m, const qn_method_param *p,
     return QN_OK;
 }
 
-static qn_result check(const qn_method *m, const qn_merge_job *job)
+// What needs more than one parameter.
+static qn_result check_ranked(const qn_method *m, const qn_merge_input *x)
 {
-    size_t others = job->model_count - (job->base >= 0);
-    if (m->base == QN_BASE_REQUIRED && job->base < 0)
+    double p = qn_merge_param_of(m, &x->params, QN_P_DENSITY);
+    double e = qn_merge_param_of(m, &x->params, QN_P_EPSILON);
+    if (p >= 1 || p <= 0 || (p + e < 1 && p - e > 0)) return QN_OK;
+    return qn_fail(QN_ERR_INVALID,
+                   "%s: density %g of model %s, expected density - epsilon above 0 and density + "
+                   "epsilon below 1, with epsilon %g",
+                   m->name, p, x->model, e);
+}
+
+static qn_result check_sum(const qn_method *m, const qn_merge_input *models, size_t count, int base,
+                           const qn_merge_params *params)
+{
+    double sum = 0;
+    bool wanted = qn_merge_param_of(m, params, QN_P_NORMALIZE) != 0 ||
+                  qn_merge_param_of(m, params, QN_P_NORMALIZE_WEIGHTS) != 0;
+    if (m->run != qn_method_linear && m->run != qn_method_multislerp) return QN_OK;
+    for (size_t i = 0; i < count; i++)
+        if ((int)i != base || m->base == QN_BASE_NONE)
+            sum += qn_merge_param_of(m, &models[i].params, QN_P_WEIGHT);
+    if (!wanted || sum != 0) return QN_OK;
+    if (m->run == qn_method_multislerp && count - (base >= 0) < 2) return QN_OK; // that model
+    return qn_fail(QN_ERR_INVALID, "%s: the weights add up to 0 and cannot be normalized", m->name);
+}
+
+static qn_result check(const qn_method *m, const qn_merge_input *models, size_t count, int base,
+                       const qn_merge_params *params)
+{
+    size_t others = count - (base >= 0 && m->base != QN_BASE_NONE);
+    if (m->base == QN_BASE_REQUIRED && base < 0)
         return qn_fail(QN_ERR_INVALID, "%s needs a base model that has this tensor", m->name);
     if (m->models_max && others > m->models_max)
         return qn_fail(QN_ERR_INVALID, "%s takes %zu model%s%s, found %zu", m->name, m->models_max,
                        m->models_max > 1 ? "s" : "",
                        m->base == QN_BASE_NONE ? "" : " besides the base", others);
+    if (others && others < m->models_min && m->models_min > 1)
+        return qn_fail(QN_ERR_INVALID, "%s needs the base and at least %zu more models, found %zu",
+                       m->name, m->models_min, others);
     for (size_t i = 0; i < m->param_count; i++) {
         const qn_method_param *p = &m->params[i];
-        if (!p->of_model) QN_TRY(check_param(m, p, &job->params, ""));
-        for (size_t k = 0; p->of_model && k < job->model_count; k++)
-            if ((int)k != job->base || m->base == QN_BASE_NONE)
-                QN_TRY(check_param(m, p, &job->models[k].params, job->models[k].model));
+        if (!p->of_model) QN_TRY(check_param(m, p, params, ""));
+        for (size_t k = 0; p->of_model && k < count; k++)
+            if ((int)k != base || m->base == QN_BASE_NONE)
+                QN_TRY(check_param(m, p, &models[k].params, models[k].model));
     }
-    return QN_OK;
+    for (size_t k = 0; m->thin == QN_THIN_RANKED && k < count; k++)
+        if ((int)k != base) QN_TRY(check_ranked(m, &models[k]));
+    return check_sum(m, models, count, base, params);
+}
+
+qn_result qn_method_check(const qn_method *m, const qn_merge_input *models, size_t count, int base,
+                          const qn_merge_params *params, const char *tensor)
+{
+    return qn_context_add(check(m, models, count, base, params), "tensor %s", tensor);
 }
 
 qn_result qn_method_run(qn_blend *b, const qn_method *m, const qn_merge_job *job)
 {
-    qn_result r = check(m, job);
+    qn_result r = check(m, job->models, job->model_count, job->base, &job->params);
     if (r == QN_OK) r = m->run(b, m, job);
     return qn_context_add(r, "tensor %s", job->tensor);
 }

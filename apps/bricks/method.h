@@ -98,6 +98,9 @@ const qn_method *qn_method_find(const char *name); // NULL: none
 // The method's parameter, NULL: it takes no such one.
 const qn_method_param *qn_method_takes(const qn_method *m, qn_merge_param p);
 
+// Whether models and parameters are what the method needs; a sentence with the tensor's name.
+qn_result qn_method_check(const qn_method *m, const qn_merge_input *models, size_t count, int base,
+                          const qn_merge_params *params, const char *tensor);
 // Merges the tensor that lies in the blend: checks models and parameters, fills in defaults, runs.
 qn_result qn_method_run(qn_blend *b, const qn_method *m, const qn_merge_job *job);
 

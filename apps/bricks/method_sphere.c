@@ -46,13 +46,9 @@ qn_result qn_method_linear(qn_blend *b, const qn_method *m, const qn_merge_job *
     if (!c) return qn_no_memory(job->model_count * sizeof *c);
     for (size_t i = 0; i < job->model_count; i++)
         sum += c[i] = qn_merge_param_of(m, &job->models[i].params, QN_P_WEIGHT);
-    qn_result r = QN_OK;
-    if (qn_merge_param_of(m, &job->params, QN_P_NORMALIZE) != 0) {
-        if (sum == 0)
-            r = qn_fail(QN_ERR_INVALID, "linear: the weights add up to 0 and cannot be normalized");
-        for (size_t i = 0; i < job->model_count; i++) c[i] /= sum;
-    }
-    if (r == QN_OK) r = combine(b, job, c);
+    if (qn_merge_param_of(m, &job->params, QN_P_NORMALIZE) != 0)
+        for (size_t i = 0; i < job->model_count; i++) c[i] = sum != 0 ? c[i] / sum : 1;
+    qn_result r = combine(b, job, c);
     qn_free(c);
     return r;
 }
@@ -429,8 +425,6 @@ qn_result qn_method_model_stock(qn_blend *b, const qn_method *m, const qn_merge_
     int base = job->models[job->base].input;
     size_t models = job->model_count - 1, pairs = models * (models - 1) / 2;
     if (models == 0) return qn_method_copy(b, base, 1);
-    if (models == 1)
-        return qn_fail(QN_ERR_INVALID, "model_stock needs the base and at least two more models");
     qn_blend_spread spread = QN_BLEND_WHOLE;
     if (qn_merge_param_of(m, &job->params, QN_P_FILTER_WISE) != 0 && job->rank > 1)
         spread = QN_BLEND_ROWS;

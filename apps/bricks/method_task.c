@@ -133,11 +133,6 @@ static qn_result draw(qn_blend *b, thinning *t, size_t mask, qn_blend_keep *keep
     *keep = (qn_blend_keep){ .kind = QN_KEEP_MASK, .mask = mask };
     if (t->method->thin == QN_THIN_RANKED && t->density > 0) {
         double eps = qn_merge_param_of(t->method, &t->model->params, QN_P_EPSILON);
-        if (t->density + eps >= 1 || t->density - eps <= 0)
-            return qn_fail(QN_ERR_INVALID,
-                           "%s: density %g of model %s needs density - epsilon above 0 and density "
-                           "+ epsilon below 1, but epsilon is %g",
-                           t->method->name, t->density, t->model->model, eps);
         ranks = job->rank < 2 ? job->count : (uint64_t)job->dim[1];
         for (int i = 2; i < job->rank; i++) stride *= (uint64_t)job->dim[i];
         random.ranked = ranks > 1;

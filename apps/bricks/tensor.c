@@ -3,6 +3,7 @@
 
 #include "llm/half.h"
 #include "mem.h"
+#include "platform.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -263,13 +264,26 @@ static qn_result load_values(const qn_merge_tensor *t, const qn_tensor_source *s
     return QN_OK;
 }
 
+// Piece by piece, so that what was copied does not stay in memory twice.
+static void copy_mapped(char *to, const char *from, uint64_t size)
+{
+    const uint64_t piece = (uint64_t)8 << 20;
+    for (uint64_t at = 0; at < size; at += piece) {
+        uint64_t n = size - at < piece ? size - at : piece;
+        if (at + n < size)
+            qn_map_prefetch(from + at + n, size - at - n < piece ? size - at - n : piece);
+        memcpy(to + at, from + at, (size_t)n);
+        qn_map_release(from + at, n);
+    }
+}
+
 static qn_result load_source(const qn_merge_tensor *t, const qn_tensor_source *s, char *slot)
 {
     bool prefix = t->rank == 2 && !s->rows && s->tensor->dim[1] == t->dim[1] &&
                   s->tensor->dim[0] >= t->dim[0]; // rows cut off at the end
     bool whole = as_it_is(t, s) || prefix;
     if (whole && storage_of(s->tensor->dtype) == t->storage && s->tensor->dtype != QN_ST_F64) {
-        memcpy(slot, s->tensor->data, (size_t)qn_merge_slot_bytes(t));
+        copy_mapped(slot, s->tensor->data, qn_merge_slot_bytes(t));
         return QN_OK;
     }
     if (s->rows && t->rank != 2) { // made as one row
@@ -283,14 +297,30 @@ static qn_result load_source(const qn_merge_tensor *t, const qn_tensor_source *s
     return whole ? load_values(t, s, slot) : load_rows(t, s, slot);
 }
 
-qn_result qn_merge_load(qn_blend *b, int set, const qn_merge_tensor *t)
+qn_result qn_merge_reserve_inputs(qn_blend *b, int set, const qn_merge_tensor *t)
+{
+    return t->copied ? QN_OK : qn_blend_reserve(b, set, t->count, qn_merge_slot_bytes(t));
+}
+
+qn_result qn_merge_reserve_output(qn_blend *b, int set, const qn_merge_tensor *t)
+{
+    return t->copied ? QN_OK : qn_blend_reserve_result(b, set, qn_merge_out_bytes(t));
+}
+
+qn_result qn_merge_fill(qn_blend *b, int set, const qn_merge_tensor *t)
 {
     if (t->copied) return QN_OK;
-    QN_TRY(qn_blend_reserve(b, set, t->count, qn_merge_slot_bytes(t), qn_merge_out_bytes(t)));
     for (size_t i = 0; i < t->count; i++)
         QN_TRY(qn_context_add(load_source(t, &t->sources[i], qn_blend_slot(b, set, i)),
                               "tensor %s of %s", t->name, t->models[i].model));
     return QN_OK;
+}
+
+qn_result qn_merge_load(qn_blend *b, int set, const qn_merge_tensor *t)
+{
+    QN_TRY(qn_merge_reserve_inputs(b, set, t));
+    QN_TRY(qn_merge_reserve_output(b, set, t));
+    return qn_merge_fill(b, set, t);
 }
 
 qn_result qn_merge_compute(qn_blend *b, int set, const qn_merge_tensor *t)

@@ -50,7 +50,11 @@ typedef struct qn_merge_tensor {
 qn_result qn_merge_prepare(qn_merge_tensor *t);
 uint64_t qn_merge_slot_bytes(const qn_merge_tensor *t);
 uint64_t qn_merge_out_bytes(const qn_merge_tensor *t);
-// Reads the values into the slots of a set, which grow as needed.
+// Room in a set; filling its slots, which another thread may do while the other set is in use; both
+// at once.
+qn_result qn_merge_reserve_inputs(qn_blend *b, int set, const qn_merge_tensor *t);
+qn_result qn_merge_reserve_output(qn_blend *b, int set, const qn_merge_tensor *t);
+qn_result qn_merge_fill(qn_blend *b, int set, const qn_merge_tensor *t);
 qn_result qn_merge_load(qn_blend *b, int set, const qn_merge_tensor *t);
 // Runs the method: the result is then at qn_blend_result().
 qn_result qn_merge_compute(qn_blend *b, int set, const qn_merge_tensor *t);

@@ -22,6 +22,7 @@ typedef struct shard {
     uint64_t size;     // their bytes
     char *path;
     qn_atomic_file *file;
+    bool done;         // visible, or found complete
 } shard;
 
 struct qn_safetensors_writer {
@@ -32,7 +33,8 @@ struct qn_safetensors_writer {
     qn_strmap names;
     qn_st_meta *meta;
     size_t meta_count;
-    uint64_t shard_limit, total;
+    uint64_t shard_limit, total, kept;
+    bool by_shard;
     shard *shards;
     size_t shard_count, shard_capacity;
     size_t current;   // tensor whose data is due
@@ -61,6 +63,7 @@ static qn_result copy_options(qn_safetensors_writer *w, const char *path,
     if (!w->path) return qn_no_memory(strlen(path));
     if (!opts) return QN_OK;
     w->shard_limit = opts->shard_limit;
+    w->by_shard = opts->by_shard;
     w->meta = qn_arena_alloc(&w->arena, (opts->meta_count + 1) * sizeof *w->meta);
     if (!w->meta) return qn_no_memory(opts->meta_count * sizeof *w->meta);
     for (size_t i = 0; i < opts->meta_count; i++) {
@@ -227,7 +230,9 @@ static void put_header(const qn_safetensors_writer *w, const shard *s, qn_json_w
     qn_json_put_end(json, '}');
 }
 
-static qn_result open_shard(qn_safetensors_writer *w, shard *s)
+// The first bytes of a shard's file, everything in front of its data, in a fresh array.
+static qn_result make_header(const qn_safetensors_writer *w, const shard *s, char **out,
+                             uint64_t *size)
 {
     qn_json_writer json = { .compact = true };
     put_header(w, s, &json);
@@ -236,13 +241,46 @@ static qn_result open_shard(qn_safetensors_writer *w, shard *s)
     if (r == QN_OK && padded > HEADER_LIMIT)
         r = qn_fail(QN_ERR_INVALID, "%s: a header of %" PRIu64 " bytes, expected at most %" PRIu64,
                     w->path, padded, HEADER_LIMIT);
-    uint8_t length[8];
-    for (int i = 0; i < 8; i++) length[i] = (uint8_t)(padded >> 8 * i);
-    if (r == QN_OK) r = qn_atomic_open(s->path, &s->file);
-    if (r == QN_OK) r = qn_atomic_write(s->file, length, sizeof length);
-    if (r == QN_OK) r = qn_atomic_write(s->file, json.text, json.size);
-    if (r == QN_OK) r = qn_atomic_write(s->file, "       ", padded - json.size);
+    char *header = r == QN_OK ? qn_malloc((size_t)padded + 8) : NULL;
+    if (r == QN_OK && !header) r = qn_no_memory((size_t)padded + 8);
+    if (r == QN_OK) {
+        for (int i = 0; i < 8; i++) header[i] = (char)(padded >> 8 * i & 0xff);
+        memcpy(header + 8, json.text, json.size);
+        memset(header + 8 + json.size, ' ', (size_t)padded - json.size);
+        *out = header;
+        *size = padded + 8;
+    }
     qn_json_writer_free(&json);
+    return r;
+}
+
+static qn_result open_shard(qn_safetensors_writer *w, shard *s)
+{
+    char *header;
+    uint64_t size;
+    QN_TRY(make_header(w, s, &header, &size));
+    qn_result r = qn_atomic_open(s->path, &s->file);
+    if (r == QN_OK && w->by_shard) r = qn_atomic_reserve(s->file, size + s->size);
+    if (r == QN_OK) r = qn_atomic_write(s->file, header, size);
+    qn_free(header);
+    return r;
+}
+
+// Whether the shard's file is there, whole, with the header that would be written.
+static qn_result is_done(const qn_safetensors_writer *w, const shard *s, bool *done)
+{
+    char *header;
+    uint64_t size;
+    qn_mapping map;
+    *done = false;
+    if (!qn_file_exists(s->path) || qn_is_dir(s->path)) return QN_OK;
+    QN_TRY(make_header(w, s, &header, &size));
+    qn_result r = qn_map_file(s->path, &map);
+    if (r == QN_OK) {
+        *done = map.size == size + s->size && memcmp(map.data, header, (size_t)size) == 0;
+        qn_unmap_file(&map);
+    }
+    qn_free(header);
     return r;
 }
 
@@ -253,7 +291,31 @@ static qn_result seal(qn_safetensors_writer *w)
     if (w->count) qsort(w->tensors, w->count, sizeof *w->tensors, by_width_and_name);
     QN_TRY(assign_shards(w));
     QN_TRY(name_shards(w));
-    return open_shard(w, &w->shards[0]);
+    for (size_t i = 0; w->by_shard && i < w->shard_count; i++) {
+        QN_TRY(is_done(w, &w->shards[i], &w->shards[i].done));
+        if (w->shards[i].done) w->kept += w->shards[i].size;
+    }
+    return w->shards[0].done ? QN_OK : open_shard(w, &w->shards[0]);
+}
+
+const char *qn_safetensors_due(qn_safetensors_writer *w, size_t i)
+{
+    if (alive(w) != QN_OK || stick(w, seal(w)) != QN_OK) return NULL;
+    for (size_t s = w->at_shard; s < w->shard_count; s++) {
+        const shard *x = &w->shards[s];
+        size_t first = x->first;
+        if (w->asked && w->current + 1 > first) first = w->current + 1;
+        if (x->done || first >= x->end) continue;
+        if (i < x->end - first) return w->tensors[first + i].name;
+        i -= x->end - first;
+    }
+    return NULL;
+}
+
+uint64_t qn_safetensors_total(const qn_safetensors_writer *w, uint64_t *kept)
+{
+    if (kept) *kept = w->kept;
+    return w->total;
 }
 
 static qn_result complete(const qn_safetensors_writer *w)
@@ -262,6 +324,13 @@ static qn_result complete(const qn_safetensors_writer *w)
     if (w->written == t->size) return QN_OK;
     return qn_fail(QN_ERR_INVALID, "%s: tensor %s: %" PRIu64 " of %" PRIu64 " bytes written",
                    w->path, t->name, w->written, t->size);
+}
+
+static qn_result close_shard(qn_safetensors_writer *w, shard *s)
+{
+    if (!w->by_shard || s->done) return QN_OK;
+    s->done = true;
+    return qn_atomic_commit(&s->file);
 }
 
 static qn_result advance(qn_safetensors_writer *w, const qn_safetensor **tensor)
@@ -273,8 +342,15 @@ static qn_result advance(qn_safetensors_writer *w, const qn_safetensor **tensor)
         w->written = 0;
     }
     w->asked = true;
-    if (w->current < w->count && w->current == w->shards[w->at_shard].end)
-        QN_TRY(open_shard(w, &w->shards[++w->at_shard]));
+    while (w->current < w->count) {
+        shard *s = &w->shards[w->at_shard];
+        if (w->current < s->end && !s->done) break;
+        w->current = s->end;
+        QN_TRY(close_shard(w, s));
+        if (w->current == w->count) break;
+        s = &w->shards[++w->at_shard];
+        if (!s->done) QN_TRY(open_shard(w, s));
+    }
     *tensor = w->current < w->count ? &w->tensors[w->current] : NULL;
     return QN_OK;
 }
@@ -325,7 +401,8 @@ static qn_result finish(qn_safetensors_writer *w)
         return qn_fail(QN_ERR_INVALID, "%s: tensor %s: no data was written", w->path, rest->name);
     char *index = qn_arena_printf(&w->arena, "%s.index.json", w->path);
     if (!index) return qn_no_memory(strlen(w->path));
-    for (size_t i = 0; i < w->shard_count; i++) QN_TRY(qn_atomic_commit(&w->shards[i].file));
+    for (size_t i = 0; i < w->shard_count; i++)
+        if (!w->shards[i].done) QN_TRY(qn_atomic_commit(&w->shards[i].file));
     if (w->shard_count > 1) QN_TRY(save_index(w, index));
     const char *stale = w->shard_count > 1 ? w->path : index;
     if (qn_file_exists(stale) && remove(stale))

@@ -205,6 +205,7 @@ static qn_result walk(qn_device *dev, const char *dir, qn_golden_report *report,
     if (qn_golden_tokenizer_matches(dir)) run_tokenizer(dir, report);
     if (qn_golden_merge_matches(dir)) qn_golden_merge(dev, dir, report);
     if (qn_golden_bricks_matches(dir)) qn_golden_bricks(dir, report);
+    if (qn_golden_recipes_match(dir)) qn_golden_recipes(dev, dir, report);
     qn_result r = QN_OK;
     for (size_t i = 0; r == QN_OK && i < count; i++) {
         char *path = qn_path_join(dir, names[i]);

@@ -11,7 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -95,6 +97,23 @@ void qn_unmap_file(qn_mapping *m)
 {
     if (m->size) munmap((void *)(uintptr_t)m->data, (size_t)m->size);
     *m = (qn_mapping){ 0 };
+}
+
+static void advise(const void *data, uint64_t size, int advice)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), at = (uintptr_t)data;
+    uintptr_t first = at / page * page, end = at + (uintptr_t)size;
+    if (end > first) madvise((void *)first, end - first, advice);
+}
+
+void qn_map_release(const void *data, uint64_t size)
+{
+    advise(data, size, MADV_DONTNEED); // of a private mapping that nobody wrote: nothing is lost
+}
+
+void qn_map_prefetch(const void *data, uint64_t size)
+{
+    advise(data, size, MADV_WILLNEED);
 }
 
 // Reads until `size` bytes are there or the file ends.
@@ -226,6 +245,24 @@ qn_result qn_atomic_write(qn_atomic_file *f, const void *data, size_t size)
     return QN_OK;
 }
 
+qn_result qn_atomic_reserve(qn_atomic_file *f, uint64_t size)
+{
+#if defined(__linux__)
+    if (size > INT64_MAX) return qn_fail(QN_ERR_INVALID, "writing %s: too many bytes", f->path);
+    int r;
+    do {
+        r = fallocate(f->fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)size);
+    } while (r != 0 && errno == EINTR);
+    if (r != 0 && errno != EOPNOTSUPP && errno != ENOSYS && errno != EINVAL)
+        return qn_context_add(io_error("taking room for", f->path), "%llu bytes",
+                              (unsigned long long)size);
+#else
+    (void)f;
+    (void)size;
+#endif
+    return QN_OK;
+}
+
 qn_result qn_atomic_commit(qn_atomic_file **file)
 {
     qn_atomic_file *f = *file;
@@ -270,16 +307,23 @@ bool qn_file_exists(const char *path)
     return stat(path, &st) == 0;
 }
 
-bool qn_same_file(const char *a, const char *b)
-{
-    struct stat x, y;
-    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
-}
-
 bool qn_is_dir(const char *path)
 {
     struct stat st;
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+uint64_t qn_disk_free(const char *path)
+{
+    struct statvfs st;
+    if (statvfs(path, &st) != 0) return UINT64_MAX;
+    return (uint64_t)st.f_bavail * (uint64_t)st.f_frsize;
+}
+
+bool qn_same_file(const char *a, const char *b)
+{
+    struct stat x, y;
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
 }
 
 uint64_t qn_file_time(const char *path)
@@ -424,6 +468,12 @@ char *qn_path_join(const char *dir, const char *name)
 void qn_env_default(const char *name, const char *value)
 {
     setenv(name, value, 0);
+}
+
+uint64_t qn_memory_peak(void)
+{
+    struct rusage u;
+    return getrusage(RUSAGE_SELF, &u) == 0 ? (uint64_t)u.ru_maxrss * 1024 : 0;
 }
 
 // A number of bytes in a small file of the kernel's; `fallback` when there is none.

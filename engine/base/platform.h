@@ -16,6 +16,9 @@ typedef struct qn_mapping {
 } qn_mapping;
 QN_API qn_result qn_map_file(const char *path, qn_mapping *out);
 QN_API void qn_unmap_file(qn_mapping *m);
+// The bytes are not needed in memory for now (they stay in the file); or will be soon.
+QN_API void qn_map_release(const void *data, uint64_t size);
+QN_API void qn_map_prefetch(const void *data, uint64_t size);
 
 // Reads a whole file of at most `limit` bytes, adds a NUL behind it; free with qn_free().
 QN_API qn_result qn_read_file(const char *path, uint64_t limit, char **data, size_t *size);
@@ -28,6 +31,9 @@ QN_API qn_result qn_write_file(const char *path, const void *data, size_t size);
 typedef struct qn_atomic_file qn_atomic_file;
 QN_API qn_result qn_atomic_open(const char *path, qn_atomic_file **out);
 QN_API qn_result qn_atomic_write(qn_atomic_file *f, const void *data, size_t size);
+// Takes the room for `size` bytes in all, so that a full disk shows before the work; says nothing
+// where the file system cannot do that.
+QN_API qn_result qn_atomic_reserve(qn_atomic_file *f, uint64_t size);
 QN_API qn_result qn_atomic_commit(qn_atomic_file **f); // closes and frees in every case
 QN_API void qn_atomic_abandon(qn_atomic_file **f);
 
@@ -40,6 +46,8 @@ QN_API bool qn_file_exists(const char *path);
 QN_API bool qn_is_dir(const char *path);
 // Whether two paths lead to the same existing file or directory.
 QN_API bool qn_same_file(const char *a, const char *b);
+// Bytes that are free where `path` (a directory) lies; UINT64_MAX: not known.
+QN_API uint64_t qn_disk_free(const char *path);
 // When the file was last written, in nanoseconds of the system's clock; 0: there is none.
 QN_API uint64_t qn_file_time(const char *path);
 // Removes a directory and everything in it; a missing one is fine.
@@ -60,6 +68,10 @@ typedef struct qn_machine_memory {
     uint64_t total, available;
 } qn_machine_memory;
 QN_API qn_machine_memory qn_machine_memory_now(void);
+
+// The most main memory that this process has held so far, in bytes; mapped files count while they
+// are in memory.
+QN_API uint64_t qn_memory_peak(void);
 
 // Sets an environment variable unless it is set already.
 QN_API void qn_env_default(const char *name, const char *value);

@@ -79,6 +79,10 @@ typedef struct qn_safetensors_opts {
     const qn_st_meta *meta; // for "__metadata__"
     size_t meta_count;
     uint64_t shard_limit; // bytes of tensors in one file; 0: one file
+    // Each shard takes its room on the disk before its first byte and becomes visible as soon as
+    // it is complete; one that is there already with the very same header is kept, and its
+    // tensors do not come up. For work that is to be taken up again after an interruption.
+    bool by_shard;
 } qn_safetensors_opts;
 
 typedef struct qn_safetensors_writer qn_safetensors_writer;
@@ -92,6 +96,11 @@ QN_API qn_result qn_safetensors_add(qn_safetensors_writer *w, const char *name, 
 // The tensor whose data is due, NULL after the last. The first call ends the declarations.
 QN_API qn_result qn_safetensors_next(qn_safetensors_writer *w, const qn_safetensor **tensor);
 QN_API qn_result qn_safetensors_write(qn_safetensors_writer *w, const void *data, uint64_t size);
+// The name of the tensor that next() will give as number i (from 0) from here on, known in advance;
+// NULL beyond the last. Ends the declarations.
+QN_API const char *qn_safetensors_due(qn_safetensors_writer *w, size_t i);
+// Bytes of tensors declared, and of those in shards that are kept (after the first next()).
+QN_API uint64_t qn_safetensors_total(const qn_safetensors_writer *w, uint64_t *kept);
 
 // Makes the files visible: each atomically, the index last; then removes `path` or its index,
 // whichever the new form replaces. An incomplete writer is refused and leaves nothing. Frees the
