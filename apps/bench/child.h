@@ -6,9 +6,9 @@
 #include <quoin/base.h>
 
 typedef struct qn_child {
-    int (*work)(void *user, int out);              // in the child: writes lines to `out`; its exit
-    void (*line)(void *user, const char *line);    // in the parent, for each of them
-    bool (*go_on)(void);                           // asked now and then; false ends the child
+    int (*work)(void *user, int out);           // in the child: writes lines to `out`; its exit
+    void (*line)(void *user, const char *line); // in the parent, for each of them
+    bool (*go_on)(void);                        // asked now and then; false ends the child
     void *user;
     double limit; // seconds until the child is ended
 } qn_child;

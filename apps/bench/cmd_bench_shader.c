@@ -2,7 +2,6 @@
 #include "bench/bench_command.h"
 #include "bench/child.h"
 #include "bench/shader.h"
-#include "cli/term.h"
 #include "nearest.h"
 
 #include <errno.h>
@@ -402,11 +401,6 @@ static void receive(void *user, const char *line)
         snprintf(w->message, sizeof w->message, "%.500s", qn_error_message());
 }
 
-static bool go_on(void)
-{
-    return !qn_interrupted();
-}
-
 static qn_result add_fault(work *w, qn_child_end end, int code)
 {
     qn_bench_record r = qn_bench_record_start("shader", w->name, "", "");
@@ -427,17 +421,17 @@ static const char *file_name(const char *path)
     return slash ? slash + 1 : path;
 }
 
-qn_result qn_bench_shader(qn_bench_run *run)
+static qn_result measure_shaders(qn_bench_run *run)
 {
     const qn_bench_opts *o = run->o;
-    for (size_t i = 1; i < run->cli->arg_count; i++) {
+    for (size_t i = 0; i < run->cli->arg_count; i++) {
         work w = { .run = run, .path = run->cli->args[i], .name = file_name(run->cli->args[i]) };
         // Compiling and the warm-up may each take the limit; the measurements their own time.
         const qn_child c = { .work = child,
                              .line = receive,
-                             .go_on = go_on,
+                             .go_on = qn_bench_go_on,
                              .user = &w,
-                             .limit = 3 * o->limit + 2 * o->seconds + 10 };
+                             .limit = 3 * o->limit + 2 * o->seconds + 20 };
         const size_t before = run->log.count;
         qn_child_end end;
         int code;
@@ -449,3 +443,56 @@ qn_result qn_bench_shader(qn_bench_run *run)
     }
     return QN_OK;
 }
+
+static int run_shader(const qn_cli *cli, const void *opts)
+{
+    return qn_bench_do(cli, opts,
+                       &(qn_bench_part){ .no_device = true, .measure = measure_shaders });
+}
+
+static const qn_opt options[] = {
+    QN_BENCH_MEASURING,
+    { "groups", 0, QN_AT_LIST(qn_bench_opts, groups), .value = "X,Y,Z", .section = "Shader",
+      .help = "groups to dispatch (default: an invocation for each element)" },
+    { "elements", 0, QN_AT_INT(qn_bench_opts, elements), .initial = "1048576", .min = 1,
+      .max = 1e12, .help = "elements of arrays without a length" },
+    { "size", 0, QN_AT_LIST(qn_bench_opts, sizes), .value = "BINDING=BYTES",
+      .help = "bytes of a buffer; bindings by name, number, or set.number" },
+    { "fill", 0, QN_AT_LIST(qn_bench_opts, fills), .value = "BINDING=WHAT",
+      .help = "random (default), zero, one, index or @FILE" },
+    { "constant", 0, QN_AT_LIST(qn_bench_opts, constants), .value = "ID=VALUE",
+      .help = "a specialisation constant, by constant_id or name" },
+    { "push", 0, QN_AT_LIST(qn_bench_opts, push), .value = "NAME=VALUE",
+      .help = "a push constant (default: zero)" },
+    { "define", 'D', QN_AT_LIST(qn_bench_opts, defines), .value = "NAME[=VALUE]",
+      .help = "a macro for GLSL" },
+    { "expect", 0, QN_AT_LIST(qn_bench_opts, expect), .value = "BINDING=FILE",
+      .help = "what a buffer must hold after one run" },
+    { "tolerance", 0, QN_AT_FLOAT(qn_bench_opts, tolerance), .initial = "1e-5", .min = 0, .max = 1,
+      .help = "of expected floats: relative to the larger, or to 1" },
+    { "output", 0, QN_AT_LIST(qn_bench_opts, outputs), .value = "BINDING=FILE",
+      .help = "write what a buffer holds after one run" },
+    { "flops", 0, QN_AT_FLOAT(qn_bench_opts, flops), .min = 0, .max = INFINITY,
+      .help = "arithmetic operations of a run, for its place under the roofline" },
+    { "bytes", 0, QN_AT_FLOAT(qn_bench_opts, bytes), .min = 0, .max = INFINITY,
+      .help = "bytes a run moves (default: every buffer once, as it is declared)" },
+    { "limit", 0, QN_AT_FLOAT(qn_bench_opts, limit), .initial = "10", .min = 0.01, .max = 86400,
+      .help = "seconds that one run may take" },
+    { 0 },
+};
+
+const qn_command qn_command_bench_shader = {
+    .args = "FILE...",
+    .args_min = 1,
+    .args_max = -1,
+    .about = "Runs compute shaders of your own, each in a process of its own: says what they bind, "
+             "fills the buffers, compares what was expected, measures, and tells how near a "
+             "ceiling they come. One that does not end within --limit, crashes the driver or loses "
+             "the device is reported, and the other results are kept.",
+    .examples = "quoin bench shader axpy.comp --push n=1048576,a=2 --flops 2097152\n"
+                "quoin bench shader a.comp b.spv --elements 65536 --fill keys=index\n"
+                "quoin bench shader scan.comp --groups 512,1,1 --expect sums=expected.bin",
+    .options = options,
+    .opts_size = sizeof(qn_bench_opts),
+    .run = run_shader,
+};

@@ -9,8 +9,8 @@
 #include <quoin/graph.h>
 
 typedef struct qn_measure_opts {
-    double seconds;     // time to spend on one measurement; 0: 0.3
-    int least, most;    // runs, whatever the time; 0: 5 and 2,000
+    double seconds;  // time to spend on one measurement; 0: 0.3
+    int least, most; // runs, whatever the time; 0: 5 and 2,000
 } qn_measure_opts;
 
 typedef struct qn_times {

@@ -14,12 +14,12 @@ typedef enum qn_bench_proof {
 typedef struct qn_bench_ops_opts {
     const char *const *ops; // these only; op_count 0: all
     size_t op_count;
-    const char *filter;     // cases whose name contains it; NULL: all
+    const char *filter; // cases whose name contains it; NULL: all
     qn_bench_proof proof;
-    bool backward;          // time gradients too
+    bool backward; // time gradients too
     qn_measure_opts measure;
     const qn_peaks *peaks;
-    bool (*go_on)(void);    // asked between measurements; NULL: always
+    bool (*go_on)(void); // asked between measurements; NULL: always
 } qn_bench_ops_opts;
 
 // The cases of the registered suites that are marked for timing.

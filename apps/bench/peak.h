@@ -23,10 +23,10 @@ typedef struct qn_peaks {
         double flops; // operations per second of independent multiplications and additions
     } types[QN_PEAK_TYPES];
     struct {
-        double bytes;        // read and written by one copy
+        double bytes; // read and written by one copy
         double bytes_per_s;
     } copies[QN_PEAK_SIZES]; // from what fits a cache to what does not, ascending
-    double launch; // seconds of a dispatch that depends on the one before
+    double launch;           // seconds of a dispatch that depends on the one before
     double submit; // seconds from submitting one tiny dispatch until it is known to be done
 } qn_peaks;
 

@@ -21,18 +21,18 @@ const char *qn_bench_status_name(qn_bench_status s); // "ok", "flagged", ...
 // Seconds of one run: the median of `runs`, and the bounds that a tenth of them are below and
 // above. Rates and shares are NAN where there is none to give: it is left out, never a zero.
 typedef struct qn_bench_record {
-    const char *bench;   // "peak", "ops", "model", "shader", "tune"
-    char name[64];       // "matmul"
-    char variant[96];    // what of it: "forward", "gradient d(matmul).matmul"
-    char shape[96];      // "nn_512", "[1024,256]"
-    char form[16];       // class of the kernels: "flat", "tiled"
+    const char *bench; // "peak", "ops", "model", "shader", "tune"
+    char name[64];     // "matmul"
+    char variant[96];  // what of it: "forward", "gradient d(matmul).matmul"
+    char shape[96];    // "nn_512", "[1024,256]"
+    char form[16];     // class of the kernels: "flat", "tiled"
     double seconds_median, seconds_p10, seconds_p90;
     int64_t runs;
     double gflops, gbytes_per_s; // by the operation's own counts; bytes read and written
     double fraction_of_peak;     // of the nearer ceiling, see qn_bench_judge()
     char bound[16];              // that ceiling: "arithmetic", "memory"
     double tokens_per_s;
-    double memory;               // bytes of device memory at most
+    double memory; // bytes of device memory at most
     qn_bench_status status;
     char note[256];
 } qn_bench_record;
@@ -46,7 +46,7 @@ typedef struct qn_bench_log {
     char device[256], driver[256], commit[48], form[16];
     qn_bench_record *records;
     size_t count, capacity;
-    qn_arena arena; // names of read records
+    qn_arena arena;                                     // names of read records
     void (*done)(void *user, const qn_bench_record *r); // after each record; may be NULL
     void *user;
 } qn_bench_log;

@@ -13,6 +13,7 @@ typedef struct qn_svg_series {
     const double *x, *y; // [count]; x NULL: 0, 1, 2, ...
     size_t count;
     bool faint; // drawn thin and pale: raw values behind a smoothed curve
+    bool dots;  // a dot for each value, no line
 } qn_svg_series;
 
 typedef struct qn_svg_lines {

@@ -19,6 +19,7 @@ static const char style[] =
     ".none{fill:#d5d9de}"
     ".line{fill:none;stroke-width:1.8;stroke-linejoin:round;stroke-linecap:round}"
     ".pale{stroke-width:1;stroke-opacity:.38}"
+    ".dots{stroke-width:7;stroke-opacity:.8}"
     ".cells{shape-rendering:crispEdges}"
     ".s0{stroke:#3b7dd8}.s1{stroke:#e07b39}.s2{stroke:#2fa36b}.s3{stroke:#c94f7c}"
     ".s4{stroke:#8b6fd6}.s5{stroke:#b58a1b}.s6{stroke:#1f9fb5}.s7{stroke:#8a8f98}"

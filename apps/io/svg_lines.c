@@ -31,12 +31,12 @@ static void see_data(const qn_svg_lines *c, qn_scale *x, qn_scale *y)
 
 // ------------------------------------------------------------------------------------ legend
 
-static void series_class(qn_textbuf *t, size_t k, bool faint)
+static void series_class(qn_textbuf *t, size_t k, const qn_svg_series *s)
 {
     static const char *const dashes[] = { "", " stroke-dasharray=\"6 3\"",
                                           " stroke-dasharray=\"2 3\"" };
-    qn_textbuf_printf(t, "class=\"line s%zu%s\"%s", k % QN_SVG_COLORS, faint ? " pale" : "",
-                      dashes[k / QN_SVG_COLORS % 3]);
+    qn_textbuf_printf(t, "class=\"line s%zu%s%s\"%s", k % QN_SVG_COLORS, s->faint ? " pale" : "",
+                      s->dots ? " dots" : "", s->dots ? "" : dashes[k / QN_SVG_COLORS % 3]);
 }
 
 // Lays the names out in rows; draws them unless t is NULL. Returns the height used.
@@ -65,7 +65,7 @@ static double legend(qn_textbuf *t, const qn_svg_lines *c, double left, double t
         if (t) {
             if (!last) {
                 qn_textbuf_puts(t, "<path ");
-                series_class(t, k, c->series[k].faint);
+                series_class(t, k, &c->series[k]);
                 qn_textbuf_puts(t, " d=\"M");
                 qn_svg_number(t, x);
                 qn_textbuf_puts(t, " ");
@@ -185,7 +185,7 @@ static void curve(qn_textbuf *t, const qn_svg_series *s, size_t k, const qn_scal
     bool thin = (double)s->count > 3 * fabs(x->to - x->from);
     pen p = { .t = t };
     qn_textbuf_puts(t, "<path ");
-    series_class(t, k, s->faint);
+    series_class(t, k, s);
     qn_textbuf_puts(t, " d=\"");
     for (size_t i = 0; i < s->count; i++) {
         double vx = x_of(s, i), vy = s->y[i];
@@ -195,7 +195,8 @@ static void curve(qn_textbuf *t, const qn_svg_series *s, size_t k, const qn_scal
             continue;
         }
         double px = qn_scale_at(x, vx), py = qn_scale_at(y, vy);
-        if (thin)
+        if (s->dots) p.down = false;
+        if (thin && !s->dots)
             gather(&p, px, py);
         else
             point(&p, px, py);

@@ -1,4 +1,5 @@
 // `quoin bench`: figures from times, records to files and back, and what the program says.
+#include "bench/compare.h"
 #include "bench/measure.h"
 #include "bench/spirv.h"
 #include "cli/command.h"
@@ -180,6 +181,62 @@ static void test_bad_files(void **state)
     assert_int_equal(qn_bench_load(scratch("absent"), &log), QN_ERR_IO);
 }
 
+// ------------------------------------------------------------------------------------ changes
+
+static void add(qn_bench_log *log, const char *name, double p10, double median, double p90)
+{
+    qn_bench_record r = qn_bench_record_start("ops", name, "forward", "[8]");
+    r.seconds_p10 = p10;
+    r.seconds_median = median;
+    r.seconds_p90 = p90;
+    if (!(median > 0)) r.status = QN_BENCH_FAILED;
+    assert_ok(qn_bench_log_add(log, &r));
+}
+
+static void test_comparing(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name;
+        double before[3], after[3];
+        qn_bench_verdict verdict;
+    } rows[] = {
+        { "within the noise", { 1, 2, 4 }, { 3.9, 4, 5 }, QN_DIFF_SAME },
+        { "slower", { 1, 2, 3 }, { 3.1, 4, 5 }, QN_DIFF_SLOWER },
+        { "hardly slower", { 3, 3, 3 }, { 3.05, 3.05, 3.05 }, QN_DIFF_SAME },
+        { "faster", { 3, 4, 5 }, { 1, 2, 2.9 }, QN_DIFF_FASTER },
+        { "broken", { 1, 1, 1 }, { NAN, NAN, NAN }, QN_DIFF_BROKEN },
+        { "mended", { NAN, NAN, NAN }, { 1, 1, 1 }, QN_DIFF_MENDED },
+    };
+    enum { ROWS = sizeof rows / sizeof *rows };
+    qn_bench_log a = { 0 }, b = { 0 };
+    qn_bench_diffs d;
+    for (int i = 0; i < ROWS; i++) {
+        add(&a, rows[i].name, rows[i].before[0], rows[i].before[1], rows[i].before[2]);
+        add(&b, rows[ROWS - 1 - i].name, rows[ROWS - 1 - i].after[0], rows[ROWS - 1 - i].after[1],
+            rows[ROWS - 1 - i].after[2]); // in another order
+    }
+    add(&a, "gone", 1, 1, 1);
+    add(&b, "new", 1, 1, 1);
+    assert_ok(qn_bench_compare(&a, &b, &d));
+    assert_int_equal(d.count, ROWS + 2);
+    for (int i = 0; i < ROWS; i++)
+        if (d.rows[i].verdict != rows[i].verdict)
+            fail_msg("%s: %s", rows[i].name, qn_bench_verdict_name(d.rows[i].verdict));
+    assert_int_equal(d.rows[ROWS].verdict, QN_DIFF_MISSING);
+    assert_int_equal(d.rows[ROWS + 1].verdict, QN_DIFF_NEW);
+    assert_true(qn_bench_diffs_bad(&d));
+    qn_bench_diffs_free(&d);
+    assert_ok(qn_bench_compare(&a, &a, &d));
+    assert_false(qn_bench_diffs_bad(&d));
+    qn_bench_diffs_free(&d);
+    b.records[0].shape[0] = 'x';
+    for (size_t i = 0; i < b.count; i++) b.records[i].shape[1] = 'x';
+    assert_int_equal(qn_bench_compare(&a, &b, &d), QN_ERR_INVALID);
+    qn_bench_log_free(&a);
+    qn_bench_log_free(&b);
+}
+
 // ------------------------------------------------------------------------------------ shaders
 
 static void read_corpus(const char *name, uint32_t **words, size_t *count)
@@ -285,10 +342,12 @@ static void test_misuse(void **state)
     (void)state;
     RUN("peek");
     expect(QN_EXIT_MISUSED, "did you mean 'peak'?");
+    RUN("compare", "one");
+    expect(QN_EXIT_MISUSED, "found 1 arguments, expected BEFORE AFTER");
     RUN("shader");
-    expect(QN_EXIT_MISUSED, "expected FILE");
+    expect(QN_EXIT_MISUSED, "expected FILE...");
     RUN("peak", "more");
-    expect(QN_EXIT_MISUSED, "found 1 arguments, expected 0");
+    expect(QN_EXIT_MISUSED, "found 1 arguments, expected none");
     RUN("peak", "--json", "--csv");
     expect(QN_EXIT_MISUSED, "not both");
     RUN("ops", "matmull");
@@ -321,8 +380,37 @@ static void test_operations(void **state)
     qn_bench_log log;
     assert_ok(qn_bench_load(scratch("o.jsonl"), &log));
     assert_int_equal(log.count, lines);
-    for (size_t i = 0; i < log.count; i++) assert_true(log.records[i].seconds_median > 0);
+    for (size_t i = 0; i < log.count; i++) {
+        assert_true(log.records[i].seconds_median > 0);
+        log.records[i].seconds_p90 *= 1e-9; // a past that cannot be reached again
+    }
+    assert_ok(qn_bench_save(&log, scratch("past.jsonl")));
+    snprintf(log.device, sizeof log.device, "another");
+    assert_ok(qn_bench_save(&log, scratch("other.jsonl")));
     qn_bench_log_free(&log);
+    RUN("compare", (char *)scratch("o.jsonl"), (char *)scratch("o.jsonl"));
+    assert_int_equal(status, QN_EXIT_DONE);
+    RUN("compare", (char *)scratch("past.jsonl"), (char *)scratch("o.jsonl"));
+    assert_int_equal(status, QN_EXIT_FAILED);
+    RUN("ops", "combine", "--time", "0.001", "--forward-only", "--baseline",
+        (char *)scratch("past.jsonl"), "--html", (char *)scratch("p.html"), "--svg",
+        (char *)scratch("svg"));
+    expect(QN_EXIT_FAILED, "in the baseline");
+    char *page;
+    size_t size;
+    scratch_read("p.html", &page, &size);
+    assert_non_null(strstr(page, "</html>"));
+    assert_null(strstr(page, "src=")); // nothing beside it
+    qn_free(page);
+    assert_true(qn_file_exists(scratch("svg/roofline.svg")) &&
+                qn_file_exists(scratch("svg/bars.svg")));
+    RUN("ops", "combine", "--baseline", (char *)scratch("other.jsonl"));
+    expect(QN_EXIT_FAILED, "was measured on \"another\"");
+    RUN("ops", "scale", "--time", "0.001", "--forward-only", "--baseline",
+        (char *)scratch("o.jsonl"));
+    expect(QN_EXIT_FAILED, "nothing to compare");
+    RUN("report", (char *)scratch("o.jsonl"), (char *)scratch("other.jsonl"));
+    expect(QN_EXIT_FAILED, "the files before it");
 }
 
 static const char doubling[] = "#version 450\n"
@@ -374,9 +462,9 @@ static void test_shaders(void **state)
     RUN("shader", file, DOUBLING, "--expect", bad);
     assert_int_equal(status, QN_EXIT_FAILED);
     out_has("element 200 of binding 1 is 2, expected 3");
-    RUN("shader", (char *)scratch("endless.comp"), file, "--limit", "0.2", "--time", "0.001");
+    RUN("shader", (char *)scratch("endless.comp"), file, "--limit", "1", "--time", "0.001");
     assert_int_equal(status, QN_EXIT_FAILED);
-    out_has("one run did not end within 0.2 s");
+    out_has("one run did not end within 1 s");
     out_has("doubling.comp  groups of 64x1x1");
 }
 
@@ -393,8 +481,9 @@ int main(void)
         cmocka_unit_test(test_times),      cmocka_unit_test(test_measuring),
         cmocka_unit_test(test_ceilings),   cmocka_unit_test(test_excuses),
         cmocka_unit_test(test_files),      cmocka_unit_test(test_bad_files),
-        cmocka_unit_test(test_reflection), cmocka_unit_test(test_shaders),
-        cmocka_unit_test(test_misuse),     cmocka_unit_test(test_operations),
+        cmocka_unit_test(test_comparing),  cmocka_unit_test(test_reflection),
+        cmocka_unit_test(test_shaders),    cmocka_unit_test(test_misuse),
+        cmocka_unit_test(test_operations),
     };
     return cmocka_run_group_tests(tests, scratch_make, clean);
 }
