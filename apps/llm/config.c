@@ -64,6 +64,7 @@ static const key keys[] = {
     { "moe_pdrop", NULL, AT(moe_pdrop), KEY_NUMBER, 0, 0.99, 0, NULL },
     { "initializer_range", NULL, AT(initializer_range), KEY_NUMBER, 0, 100, 0.02, NULL },
     { "tie_word_embeddings", NULL, AT(tie_word_embeddings), KEY_BOOL, 0, 0, 0, NULL },
+    { "gate_bias", NULL, AT(gate_bias), KEY_BOOL, 0, 0, 0, NULL },
     { "bos_token_id", NULL, AT(bos_token_id), KEY_INT, 0, 1 << 24, 50256, NULL },
     { "eos_token_id", NULL, AT(eos_token_id), KEY_INT, 0, 1 << 24, 50256, NULL },
 };

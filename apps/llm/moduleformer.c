@@ -105,7 +105,13 @@ static qn_routing route(net *n, const qn_tensor *x, const char *prefix, int64_t 
         .seed = draw ? n->o->seed : NULL,
         .stream = n->draws++,
     };
-    qn_routing r = qn_route(n->g, gates[n->c->gate_type](n, x, gate), &opts);
+    const qn_tensor *logits = gates[n->c->gate_type](n, x, gate);
+    if (n->c->gate_bias) {
+        char bias[NAME];
+        snprintf(bias, sizeof bias, "%s.bias", gate);
+        logits = qn_add(n->g, logits, vector(n, bias));
+    }
+    qn_routing r = qn_route(n->g, logits, &opts);
     *aux = qn_router_loss_of(n->g, &r, n->c->aux_loss);
     return r;
 }
@@ -146,6 +152,7 @@ static const qn_tensor *attention(net *n, const qn_tensor *residual, struct qn_l
     qn_graph_scope(n->g, "attn");
     snprintf(name, sizeof name, "transformer.h.%d.ln_1", layer);
     const qn_tensor *x = norm(n, residual, name);
+    out->attn_in = x;
     snprintf(gate, sizeof gate, "transformer.h.%d.attn.q_proj", layer);
     out->attn = route(n, x, gate, n->c->k_att, &out->attn_aux);
     snprintf(name, sizeof name, "%s.experts.weight", gate);
@@ -181,11 +188,14 @@ static const qn_tensor *feed_forward(net *n, const qn_tensor *residual, struct q
     qn_graph_scope(n->g, "mlp");
     snprintf(name, sizeof name, "transformer.h.%d.ln_2", n->layer);
     const qn_tensor *x = norm(n, residual, name);
+    out->mlp_in = x;
     snprintf(prefix, sizeof prefix, "transformer.h.%d.mlpf", n->layer);
     out->mlp = route(n, x, prefix, n->c->k_mlp, &out->mlp_aux);
     snprintf(name, sizeof name, "%s.experts.weight", prefix);
     const qn_tensor *h = qn_expert_matmul(n->g, x, matrix(n, name), &out->mlp, NULL);
     h = qn_activate(n->g, h, n->c->activation);
+    out->neurons = h;
+    if (n->o->neurons) h = n->o->neurons(n->o->neurons_user, n->g, n->layer, &out->mlp, h);
     snprintf(name, sizeof name, "%s.output_experts.weight", prefix);
     const qn_tensor *y = qn_expert_matmul(n->g, h, matrix(n, name), &out->mlp, NULL);
     x = combine(n, y, &out->mlp, residual, &out->mlp_out);

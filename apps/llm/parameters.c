@@ -48,6 +48,7 @@ static void give_router(walk *w, const qn_model_config *c, int layer, const char
         give(w, QN_PARAM_ZERO, QN_SHAPE(1), 0, "%s.temperature", pre);
         break;
     }
+    if (c->gate_bias) give(w, QN_PARAM_ZERO, QN_SHAPE(E), 0, "%s.bias", pre);
 }
 
 static void give_layer(walk *w, const qn_model_config *c, int i)

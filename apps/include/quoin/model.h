@@ -32,6 +32,7 @@ typedef struct qn_model_config {
     double resid_pdrop, embd_pdrop, moe_pdrop;
     double initializer_range;
     bool tie_word_embeddings;
+    bool gate_bias;         // routers add a bias per expert (ours; published models have none)
     int64_t bos_token_id, eos_token_id;
 } qn_model_config;
 
@@ -87,6 +88,11 @@ typedef struct qn_lm_opts {
     bool last_only;            // logits of the last position of each row only: [B, V]
     bool headless;             // no logits at all: reading for the cache's sake
     bool capture;              // keep branch outputs apart for inspection (not fused)
+    // Takes the place of the activations of a layer's MLP experts, h [N*K, F], which their output
+    // matrices read: masks for the study of neurons. NULL: h itself.
+    const qn_tensor *(*neurons)(void *user, qn_graph *g, int layer, const qn_routing *routing,
+                                const qn_tensor *h);
+    void *neurons_user;
 } qn_lm_opts;
 
 #define QN_LM_MAX_LAYERS 256
@@ -102,6 +108,8 @@ typedef struct qn_lm {
         const qn_tensor *attn_out, *mlp_out;   // [N, C], capture only
         const qn_tensor *hidden;               // [N, C] after the layer
         const qn_tensor *q, *k, *v;            // inputs of the attention
+        const qn_tensor *attn_in, *mlp_in;     // [N, C], normalised: what routers and experts read
+        const qn_tensor *neurons;              // [N*K, F] activations of the MLP experts
     } layer[QN_LM_MAX_LAYERS];
 } qn_lm;
 
