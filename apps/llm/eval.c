@@ -82,7 +82,7 @@ qn_result qn_eval_text_file(qn_device *dev, const qn_folder *f, const char *path
 {
     qn_corpus c = { 0 };
     qn_tokens t = { 0 };
-    const qn_encode_opts plain = { .plain = true };
+    const qn_encode_opts plain = { .blanks_only = true };
     qn_result r = qn_corpus_add(&c, path);
     if (r == QN_OK) r = qn_tokenizer_encode(f->tokenizer, c.text, c.size, &plain, &t);
     if (r == QN_OK) r = measure(dev, f, path, &t, opts, out);

@@ -98,7 +98,7 @@ static qn_result add_choice(reading *r, const char *context, const char *text, q
     if (!whole) return qn_no_memory(size + choice_size);
     memcpy(whole, context, size);
     sprintf(whole + size, "%s%s", blanks, text);
-    const qn_encode_opts plain = { .plain = true };
+    const qn_encode_opts plain = { .blanks_only = true };
     qn_tokens own = { 0 };
     qn_result res = qn_tokenizer_encode(r->f->tokenizer, context, size, &plain, &own);
     size_t from = own.count;

@@ -37,6 +37,7 @@ typedef struct encoder {
     size_t heap_count, heap_capacity;
     char *spelled;
     size_t spelled_capacity;
+    bool blanks_only;
 } encoder;
 
 void qn_tokens_free(qn_tokens *t)
@@ -198,6 +199,18 @@ static qn_result encode_segment(encoder *e, const uint8_t *clean, size_t begin, 
     }
 }
 
+static bool is_blank(uint8_t c)
+{
+    return c == ' ' || (c >= '\t' && c <= '\r');
+}
+
+static bool all_blank(const qn_token *t)
+{
+    for (uint32_t i = 0; i < t->size; i++)
+        if (!is_blank((uint8_t)t->bytes[i])) return false;
+    return true;
+}
+
 // The longest added token at `at`: a search that narrows the sorted list byte by byte.
 static const qn_token *match_added(const encoder *e, size_t at, int32_t *id)
 {
@@ -223,17 +236,15 @@ static const qn_token *match_added(const encoder *e, size_t at, int32_t *id)
         low = edges[0];
         high = edges[1];
         if (low < high && t->tokens[t->added[low]].size == depth + 1) { // a prefix sorts first
-            *id = t->added[low];
-            best = &t->tokens[*id];
+            const qn_token *found = &t->tokens[t->added[low]];
+            if (!e->blanks_only || all_blank(found)) {
+                *id = t->added[low];
+                best = found;
+            }
             if (++low == high) break;
         }
     }
     return best;
-}
-
-static bool is_blank(uint8_t c)
-{
-    return c == ' ' || (c >= '\t' && c <= '\r');
 }
 
 static qn_result encode_text(encoder *e, const uint8_t *clean, bool plain)
@@ -276,7 +287,8 @@ qn_result qn_tokenizer_encode(const qn_tokenizer *t, const void *text, size_t si
     if (size > INT32_MAX)
         return qn_fail(QN_ERR_INVALID, "a text of %zu bytes, expected less than 2 GiB", size);
     size_t before = out->count;
-    encoder e = { .tokenizer = t, .text = text ? text : "", .size = size, .out = out };
+    encoder e = { .tokenizer = t, .text = text ? text : "", .size = size, .out = out,
+                  .blanks_only = opts && opts->blanks_only };
     qn_result r = encode_all(&e, opts ? opts : &(qn_encode_opts){ 0 });
     if (r != QN_OK) out->count = before;
     qn_free(e.memos);

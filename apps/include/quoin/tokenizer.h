@@ -43,7 +43,8 @@ QN_API const char *qn_token_bytes(const qn_tokenizer *t, int32_t id, size_t *siz
 QN_API bool qn_token_is_special(const qn_tokenizer *t, int32_t id);
 
 typedef struct qn_encode_opts {
-    bool plain;    // text from strangers: added tokens spelled out in it are ordinary text
+    bool plain; // text from strangers: added tokens spelled out in it are ordinary text
+    bool blanks_only; // the same, but for added tokens that are runs of blanks: code keeps them
     bool sequence; // put the file's beginning and end tokens around, if it names any
 } qn_encode_opts;
 
