@@ -16,6 +16,10 @@ typedef struct qn_bench_opts {
     int proof, dtype;
     bool forward_only;
     int64_t batch, length, vocab;
+    // model
+    qn_opt_list prompts, texts;
+    int64_t tokens;
+    int what;
     // shader
     qn_opt_list defines, groups, sizes, fills, constants, push, expect, outputs;
     int64_t elements;

@@ -1,6 +1,7 @@
 // Runs a user's shader.
 #include "bench/shader.h"
 
+#include "llm/half.h"
 #include "platform.h"
 #include "random.h"
 
@@ -124,16 +125,6 @@ qn_result qn_shader_check(const char *name, const qn_spv_shader *s, const qn_dev
 
 // ------------------------------------------------------------------------------------ buffers
 
-static uint16_t half_of(float v) // of small whole numbers and fractions; rounds towards zero
-{
-    uint32_t bits;
-    memcpy(&bits, &v, 4);
-    int exponent = (int)(bits >> 23 & 255) - 127 + 15;
-    if (exponent <= 0) return (uint16_t)(bits >> 16 & 0x8000);
-    if (exponent >= 31) return (uint16_t)((bits >> 16 & 0x8000) | 0x7bff);
-    return (uint16_t)((bits >> 16 & 0x8000) | (uint32_t)exponent << 10 | (bits >> 13 & 0x3ff));
-}
-
 static void put(const qn_spv_binding *b, unsigned char *to, uint32_t width, double v)
 {
     if (b->scalar != QN_SPV_FLOAT) {
@@ -145,7 +136,7 @@ static void put(const qn_spv_binding *b, unsigned char *to, uint32_t width, doub
         float f = (float)v;
         memcpy(to, &f, 4);
     } else if (width == 2) {
-        uint16_t h = half_of((float)v);
+        uint16_t h = qn_f16_from_f32((float)v);
         memcpy(to, &h, 2);
     }
 }

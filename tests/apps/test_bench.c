@@ -468,6 +468,23 @@ static void test_shaders(void **state)
     out_has("doubling.comp  groups of 64x1x1");
 }
 
+static void test_models(void **state)
+{
+    (void)state;
+    RUN("model", "--preset", "nano", "--prompts", "5", "--texts", "2", "--tokens", "4", "--batch",
+        "1", "--length", "8", "--time", "0.001", "--csv");
+    assert_int_equal(status, QN_EXIT_DONE);
+    out_has("model,nano,\"prompt of 5, to the first token\",1 text,");
+    out_has("model,nano,decode behind 5,2 texts,");
+    out_has("model,nano,training step,1x8,");
+    RUN("model", "--preset", "nani");
+    expect(QN_EXIT_MISUSED, "nano");
+    RUN("model", "--prompts", "0");
+    expect(QN_EXIT_MISUSED, "expected numbers from 1");
+    RUN("model", "no such folder");
+    expect(QN_EXIT_FAILED, "no such folder");
+}
+
 static int clean(void **state)
 {
     qn_free(out);
@@ -478,12 +495,12 @@ static int clean(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_times),      cmocka_unit_test(test_measuring),
-        cmocka_unit_test(test_ceilings),   cmocka_unit_test(test_excuses),
-        cmocka_unit_test(test_files),      cmocka_unit_test(test_bad_files),
-        cmocka_unit_test(test_comparing),  cmocka_unit_test(test_reflection),
-        cmocka_unit_test(test_shaders),    cmocka_unit_test(test_misuse),
-        cmocka_unit_test(test_operations),
+        cmocka_unit_test(test_times),     cmocka_unit_test(test_measuring),
+        cmocka_unit_test(test_ceilings),  cmocka_unit_test(test_excuses),
+        cmocka_unit_test(test_files),     cmocka_unit_test(test_bad_files),
+        cmocka_unit_test(test_comparing), cmocka_unit_test(test_reflection),
+        cmocka_unit_test(test_shaders),   cmocka_unit_test(test_models),
+        cmocka_unit_test(test_misuse),    cmocka_unit_test(test_operations),
     };
     return cmocka_run_group_tests(tests, scratch_make, clean);
 }
