@@ -4,6 +4,7 @@
 
 #include "fail.h"
 #include "io/json.h"
+#include "memory.h"
 #include "mem.h"
 
 #include <stdio.h>
@@ -37,6 +38,7 @@ typedef struct key {
     key_kind kind;
     double min, max, missing;
     const word *words;
+    bool ours; // written only for models with a memory or a window
 } key;
 
 #define AT(member) offsetof(qn_model_config, member)
@@ -67,6 +69,13 @@ static const key keys[] = {
     { "gate_bias", NULL, AT(gate_bias), KEY_BOOL, 0, 0, 0, NULL },
     { "bos_token_id", NULL, AT(bos_token_id), KEY_INT, 0, 1 << 24, 50256, NULL },
     { "eos_token_id", NULL, AT(eos_token_id), KEY_INT, 0, 1 << 24, 50256, NULL },
+    { "attention_window", NULL, AT(attention_window), KEY_INT, 0, 1 << 24, 0, NULL, true },
+    { "memory_heads", NULL, AT(memory_heads), KEY_INT, 1, 1024, 2, NULL, true },
+    { "memory_keys", NULL, AT(memory_keys), KEY_INT, 1, 128, 32, NULL, true },
+    { "memory_values", NULL, AT(memory_values), KEY_INT, 1, 128, 64, NULL, true },
+    { "memory_taps", NULL, AT(memory_taps), KEY_INT, 1, 16, 4, NULL, true },
+    { "memory_fade", NULL, AT(memory_fade), KEY_NUMBER, 1e-6, 16, 0.5, NULL, true },
+    { "memory_threshold", NULL, AT(memory_threshold), KEY_NUMBER, 1e-6, 1e6, 0.2, NULL, true },
 };
 enum { KEY_COUNT = sizeof keys / sizeof *keys };
 
@@ -80,6 +89,12 @@ static const struct {
     { "use_cache", NULL },            { "local_size", NULL },          { "world_size", NULL },
     { "_name_or_path", NULL },        { "transformers_version", NULL }, { "torch_dtype", NULL },
     { "auto_map", NULL },             { "pad_token_id", NULL },
+};
+
+// The one key that is a list: a word for each layer.
+static const char layers_key[] = "memory_layers";
+static const word memory_words[] = {
+    { "off", QN_MEMORY_OFF }, { "delta", QN_MEMORY_DELTA }, { "full", QN_MEMORY_FULL }, { 0 },
 };
 
 static const key *key_named(const char *name)
@@ -204,6 +219,23 @@ qn_result qn_model_config_check(const qn_model_config *c)
     return QN_OK;
 }
 
+static qn_result read_layers(qn_json v, qn_model_config *c)
+{
+    static const key words = { .words = memory_words };
+    if (qn_json_kind_of(v) != QN_JSON_ARRAY)
+        return qn_json_fail(v, "expected a list of \"off\", \"delta\" or \"full\", one for each "
+                               "layer");
+    int64_t count = 0;
+    for (qn_json i = qn_json_first(v); i.node; i = qn_json_next(i), count++) {
+        double kind;
+        QN_TRY(read_word(&words, i, &kind));
+        if (count < QN_LM_MAX_LAYERS) c->memory[count] = (uint8_t)kind;
+    }
+    if (count == c->n_layer) return QN_OK;
+    return qn_json_fail(v, "found %lld entries, expected one for each of n_layer = %lld layers",
+                        (long long)count, (long long)c->n_layer);
+}
+
 static qn_result read_all(const char *path, qn_json root, qn_model_config *c)
 {
     if (qn_json_kind_of(root) != QN_JSON_OBJECT)
@@ -213,6 +245,7 @@ static qn_result read_all(const char *path, qn_json root, qn_model_config *c)
     int count = 0;
     for (qn_json v = qn_json_first(root); v.node; v = qn_json_next(v)) {
         const key *k = key_named(qn_json_key(v));
+        if (!k && strcmp(qn_json_key(v), layers_key) == 0) continue;
         if (!k) {
             QN_TRY(check_known(v));
             continue;
@@ -223,6 +256,8 @@ static qn_result read_all(const char *path, qn_json root, qn_model_config *c)
         seen[count++] = k;
         QN_TRY(read_key(k, v, c));
     }
+    for (qn_json v = qn_json_first(root); v.node; v = qn_json_next(v)) // n_layer is known now
+        if (strcmp(qn_json_key(v), layers_key) == 0) QN_TRY(read_layers(v, c));
     return qn_context_add(qn_model_config_check(c), "%s", path);
 }
 
@@ -244,7 +279,15 @@ static void write_all(qn_json_writer *w, const qn_model_config *c)
     qn_json_put_array(w, "architectures");
     qn_json_put_string(w, NULL, "ModuleFormerForCausalLM");
     qn_json_put_end(w, ']');
+    const bool memory = qn_memory_any(c);
+    if (memory) {
+        qn_json_put_array(w, layers_key);
+        for (int64_t i = 0; i < c->n_layer; i++)
+            qn_json_put_string(w, NULL, memory_words[c->memory[i]].name);
+        qn_json_put_end(w, ']');
+    }
     for (int i = 0; i < KEY_COUNT; i++) {
+        if (keys[i].ours && !memory && !c->attention_window) continue;
         double value = get(&keys[i], c);
         switch (keys[i].kind) {
         case KEY_INT: qn_json_put_int(w, keys[i].name, (int64_t)value); break;

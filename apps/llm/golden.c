@@ -152,11 +152,12 @@ static void finish(qn_golden_report *report, qn_golden_line *line)
     report->line(report->user, line);
 }
 
-static void run_tensors(qn_device *dev, const char *dir, qn_golden_report *report)
+// `run` NULL: by the tensors of the file.
+static void run_tensors(qn_device *dev, const char *dir, const char *file,
+                        qn_result (*run)(qn_golden_case *), qn_golden_report *report)
 {
     qn_golden_case c = { .dev = dev, .dir = dir, .line.name = dir };
-    qn_result (*run)(qn_golden_case *) = NULL;
-    char *path = qn_path_join(dir, "io.safetensors");
+    char *path = qn_path_join(dir, file);
     qn_result r = path ? qn_safetensors_open(path, &c.io) : qn_no_memory(strlen(dir));
     for (size_t i = 0; r == QN_OK && !run && i < sizeof forms / sizeof *forms; i++)
         if (qn_safetensors_find(c.io, forms[i].tensor)) run = forms[i].run;
@@ -212,7 +213,9 @@ static qn_result walk(qn_device *dev, const char *dir, qn_golden_report *report,
         if (!path)
             r = qn_no_memory(strlen(dir));
         else if (strcmp(names[i], "io.safetensors") == 0)
-            run_tensors(dev, dir, report);
+            run_tensors(dev, dir, names[i], NULL, report);
+        else if (strcmp(names[i], "case.safetensors") == 0)
+            run_tensors(dev, dir, names[i], qn_golden_memory, report);
         else if (qn_is_dir(path))
             r = walk(dev, path, report, depth + 1);
         qn_free(path);

@@ -71,6 +71,8 @@ qn_result qn_golden_runner(qn_golden_case *c, const qn_model_config *config,
                            qn_store *weights, const int32_t *prompt, const int32_t *keep, int64_t B,
                            int64_t count, int64_t steps);
 qn_result qn_golden_trace(qn_golden_case *c);
+// Folders of one case of a memory: case.json says what it is, io is case.safetensors.
+qn_result qn_golden_memory(qn_golden_case *c);
 qn_result qn_golden_attention(qn_golden_case *c);
 qn_result qn_golden_experts(qn_golden_case *c);
 // The weights of stick-breaking attention themselves, which the operation never forms: columns of

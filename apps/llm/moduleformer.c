@@ -3,6 +3,7 @@
 
 #include "fail.h"
 #include "mem.h"
+#include "memory_state.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -182,6 +183,36 @@ static const qn_tensor *attention(net *n, const qn_tensor *residual, struct qn_l
     return x;
 }
 
+static const qn_tensor *memory_part(net *n, const char *part, bool is)
+{
+    char name[NAME];
+    snprintf(name, sizeof name, "transformer.h.%d.memory.%s", n->layer, part);
+    return is ? vector(n, name) : NULL;
+}
+
+// The layer's memory, where it has one: starts from o->memory and leaves its end there.
+static const qn_tensor *memory(net *n, const qn_tensor *x)
+{
+    qn_memory_shape s;
+    if (!qn_memory_of(n->c, n->layer, &s)) return x;
+    qn_graph_scope(n->g, "memory");
+    const qn_memory_weights w = {
+        .norm = memory_part(n, "norm", true),      .w_qkv = memory_part(n, "w_qkv", true),
+        .w_conv = memory_part(n, "w_conv", s.taps > 1),
+        .w_gate = memory_part(n, "w_gate", true),  .w_abr = memory_part(n, "w_abr", true),
+        .b_abr = memory_part(n, "b_abr", true),    .c_log = memory_part(n, "c_log", s.full),
+        .eta = memory_part(n, "eta", s.full),      .w_o = memory_part(n, "w_o", true),
+        .z = memory_part(n, "z", true),
+    };
+    const qn_lm_opts *o = n->o;
+    qn_memory_state start = { 0 }, end;
+    if (o->memory) qn_memory_read(n->g, o, &s, n->layer, &start);
+    x = qn_memory_layer(n->g, x, o->batch, &s, &w, &start, &end, o->cache != NULL);
+    if (o->memory) qn_memory_write(n->g, o, n->layer, &end);
+    qn_graph_scope(n->g, NULL);
+    return x;
+}
+
 static const qn_tensor *feed_forward(net *n, const qn_tensor *residual, struct qn_lm_layer *out)
 {
     char name[NAME], prefix[NAME];
@@ -251,6 +282,7 @@ qn_result qn_lm_build(qn_graph *g, qn_store *weights, const qn_model_config *c,
         snprintf(scope, sizeof scope, "h.%d", n.layer);
         qn_graph_scope(g, scope);
         x = attention(&n, x, l);
+        x = memory(&n, x);
         l->hidden = x = feed_forward(&n, x, l);
         qn_graph_scope(g, NULL);
     }

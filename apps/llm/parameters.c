@@ -2,11 +2,13 @@
 #include "parameters.h"
 #include "fail.h"
 #include "mem.h"
+#include "memory.h"
 #include "random.h"
 
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 typedef struct walk {
     qn_result (*visit)(void *, const qn_param_info *);
@@ -51,6 +53,33 @@ static void give_router(walk *w, const qn_model_config *c, int layer, const char
     if (c->gate_bias) give(w, QN_PARAM_ZERO, QN_SHAPE(E), 0, "%s.bias", pre);
 }
 
+static void give_memory(walk *w, const qn_model_config *c, int i)
+{
+    qn_memory_shape s;
+    if (!qn_memory_of(c, i, &s)) return;
+    const int64_t C = c->n_embd, H = s.heads, D = H * (2 * s.keys + s.values);
+    const struct {
+        const char *name;
+        qn_param_kind kind;
+        qn_shape shape;
+        bool is;
+    } all[] = {
+        { "norm", QN_PARAM_MEMORY_PLAIN, QN_SHAPE(C), true },
+        { "w_qkv", QN_PARAM_MEMORY, QN_SHAPE(D, C), true },
+        { "w_conv", QN_PARAM_MEMORY_PLAIN, QN_SHAPE(s.taps, D), s.taps > 1 },
+        { "w_gate", QN_PARAM_MEMORY, QN_SHAPE(H * s.values, C), true },
+        { "w_abr", QN_PARAM_MEMORY, QN_SHAPE(3 * H, C), true },
+        { "b_abr", QN_PARAM_MEMORY_PLAIN, QN_SHAPE(3 * H), true },
+        { "c_log", QN_PARAM_MEMORY_PLAIN, QN_SHAPE(H), s.full },
+        { "eta", QN_PARAM_MEMORY_PLAIN, QN_SHAPE(H), s.full },
+        { "w_o", QN_PARAM_MEMORY, QN_SHAPE(C, H * s.values), true },
+        { "z", QN_PARAM_MEMORY_PLAIN, QN_SHAPE(C), true },
+    };
+    for (size_t p = 0; p < sizeof all / sizeof *all; p++)
+        if (all[p].is)
+            give(w, all[p].kind, all[p].shape, 0, "transformer.h.%d.memory.%s", i, all[p].name);
+}
+
 static void give_layer(walk *w, const qn_model_config *c, int i)
 {
     const int64_t C = c->n_embd, A = c->att_hidden, F = c->ffd_hidden;
@@ -67,6 +96,7 @@ static void give_layer(walk *w, const qn_model_config *c, int i)
         give(w, QN_PARAM_NORMAL, QN_SHAPE(A, C), 0, "transformer.h.%d.attn.%s.weight", i, kv[k]);
         give(w, QN_PARAM_ZERO, QN_SHAPE(A), 0, "transformer.h.%d.attn.%s.bias", i, kv[k]);
     }
+    give_memory(w, c, i);
     give(w, QN_PARAM_ONE, QN_SHAPE(C), 0, "transformer.h.%d.ln_2.weight", i);
     give(w, QN_PARAM_ZERO, QN_SHAPE(C), 0, "transformer.h.%d.ln_2.bias", i);
     give(w, QN_PARAM_EXPERT, QN_SHAPE(Em, C, F), c->k_mlp,
@@ -129,7 +159,7 @@ typedef struct initialisation {
     qn_store *store;
     uint64_t seed;
     bool published;
-    uint32_t index;
+    uint32_t index, memories;
 } initialisation;
 
 static double bound(const initialisation *init, const qn_param_info *p)
@@ -144,8 +174,12 @@ static qn_result initialise_one(void *user, const qn_param_info *p)
     size_t n = (size_t)qn_shape_count(p->shape);
     float *x = qn_malloc(n * sizeof *x);
     if (!x) return qn_no_memory(n * sizeof *x);
-    qn_random rng = qn_random_start(init->seed, init->index++);
-    for (size_t i = 0; i < n; i++) {
+    const bool memory = p->kind == QN_PARAM_MEMORY || p->kind == QN_PARAM_MEMORY_PLAIN;
+    // Memories have streams of their own: the others start alike with and without them.
+    qn_random rng = memory ? qn_random_start(init->seed, 0x10000u + init->memories++)
+                           : qn_random_start(init->seed, init->index++);
+    if (memory) qn_memory_initialise(init->c, strrchr(p->name, '.') + 1, p->shape, x, &rng);
+    for (size_t i = 0; i < n && !memory; i++) {
         switch (p->kind) {
         case QN_PARAM_NORMAL:
         case QN_PARAM_EMBEDDING:
@@ -157,6 +191,8 @@ static qn_result initialise_one(void *user, const qn_param_info *p)
         case QN_PARAM_CENTROID: x[i] = (float)qn_random_normal(&rng); break;
         case QN_PARAM_ZERO: x[i] = 0; break;
         case QN_PARAM_ONE: x[i] = 1; break;
+        case QN_PARAM_MEMORY:
+        case QN_PARAM_MEMORY_PLAIN: break;
         }
     }
     qn_result r = qn_store_write(init->store, p->name, x, n * sizeof *x);
@@ -167,6 +203,6 @@ static qn_result initialise_one(void *user, const qn_param_info *p)
 qn_result qn_model_initialise(const qn_model_config *c, qn_store *store, uint64_t seed,
                               bool published_init)
 {
-    initialisation init = { c, store, seed, published_init, 0 };
+    initialisation init = { c, store, seed, published_init, 0, 0 };
     return qn_parameters(c, initialise_one, &init);
 }

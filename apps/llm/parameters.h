@@ -12,6 +12,8 @@ typedef enum qn_param_kind {
     QN_PARAM_ZERO,       // biases, temperature
     QN_PARAM_ONE,        // norm weights
     QN_PARAM_CENTROID,   // normal(0, 1)
+    QN_PARAM_MEMORY,       // matrices of a memory: see qn_memory_initialise()
+    QN_PARAM_MEMORY_PLAIN, // and the rest of it
 } qn_param_kind;
 
 typedef struct qn_param_info {
@@ -30,7 +32,7 @@ qn_result qn_parameters(const qn_model_config *c,
 static inline bool qn_param_decays(qn_param_kind kind)
 {
     return kind == QN_PARAM_NORMAL || kind == QN_PARAM_EMBEDDING ||
-           kind == QN_PARAM_EXPERT || kind == QN_PARAM_CENTROID;
+           kind == QN_PARAM_EXPERT || kind == QN_PARAM_CENTROID || kind == QN_PARAM_MEMORY;
 }
 
 // Writes the f32 tensors of several stores to one file, atomically: tensor t of stores[i] as

@@ -10,6 +10,14 @@ extern "C" {
 #endif
 
 // ---------------------------------------------------------------------------- description
+#define QN_LM_MAX_LAYERS 256
+
+typedef enum qn_memory_kind {
+    QN_MEMORY_OFF = 0,
+    QN_MEMORY_DELTA, // written by prediction error, fades
+    QN_MEMORY_FULL,  // and what is recalled strongly is kept in a second matrix
+} qn_memory_kind;
+
 typedef enum qn_gate { QN_GATE_MLP = 0, QN_GATE_LINEAR, QN_GATE_GMM } qn_gate;
 
 // What config.json holds, under the names of [moduleformer] section 1.
@@ -34,6 +42,13 @@ typedef struct qn_model_config {
     bool tie_word_embeddings;
     bool gate_bias;         // routers add a bias per expert (ours; published models have none)
     int64_t bos_token_id, eos_token_id;
+    // Ours; written only where used. docs/memory.md
+    int64_t attention_window; // keys that a position attends to, itself included; 0: all
+    uint8_t memory[QN_LM_MAX_LAYERS]; // qn_memory_kind of each layer
+    int64_t memory_heads, memory_keys, memory_values; // H, dk, dv
+    int64_t memory_taps;      // of the convolution before it; 1: none
+    double memory_fade;       // most that la of a token can be
+    double memory_threshold;  // tau: recalls weaker than this are not kept
 } qn_model_config;
 
 // Reads and checks a config.json. Unknown keys and impossible values are refused by name; keys
@@ -85,6 +100,10 @@ typedef struct qn_lm_opts {
                                // token goes (outside: nowhere)
     const qn_tensor *used;     // i32 scalar: past + T. With past [B*T]: [B, 2], filled positions
                                // after this call and which of the P each row is
+    // Memories of models that have them, from qn_lm_declare_memory(): read before, written behind.
+    qn_store *memory;          // NULL: every text starts with nothing remembered
+    const qn_tensor *memory_rows; // i32 [B]: the store's row of each text; outside: nothing is read
+                                  // or kept. NULL: row b for text b
     bool last_only;            // logits of the last position of each row only: [B, V]
     bool headless;             // no logits at all: reading for the cache's sake
     bool capture;              // keep branch outputs apart for inspection (not fused)
@@ -95,7 +114,6 @@ typedef struct qn_lm_opts {
     void *neurons_user;
 } qn_lm_opts;
 
-#define QN_LM_MAX_LAYERS 256
 // What a network is made of; tensors are NULL where `capture` was not asked for.
 typedef struct qn_lm {
     const qn_tensor *embedding; // [N, C]
@@ -120,6 +138,10 @@ QN_API qn_result qn_lm_build(qn_graph *g, qn_store *weights, const qn_model_conf
 // the same tensor, else two.
 QN_API qn_result qn_lm_declare_cache(const qn_model_config *c, qn_store *cache, int64_t batch,
                                      int64_t context);
+// Adds what `rows` texts remember: `layers.<i>.sr.F` and `.C` [rows, 1, H dk dv], `.conv`
+// [rows, 1, (taps - 1) H (2 dk + dv)] of every layer i with a memory. Zeros: nothing. Adds nothing
+// for models without.
+QN_API qn_result qn_lm_declare_memory(const qn_model_config *c, qn_store *memory, int64_t rows);
 // True when keys and values are the normalised input itself (H = 1, A = C).
 QN_API bool qn_model_shares_kv(const qn_model_config *c);
 
