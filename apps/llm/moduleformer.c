@@ -171,6 +171,7 @@ static const qn_tensor *attention(net *n, const qn_tensor *residual, struct qn_l
         .batch = (int)n->o->batch,
         .heads = (int)n->c->n_head,
         .slots = (int)n->c->k_att,
+        .window = (int)n->c->attention_window,
         .used = n->o->cache ? n->o->used : NULL,
         .keep = n->o->keep,
     };

@@ -16,12 +16,13 @@ typedef struct slot {
     int top;
     int32_t *text;
     size_t count, read; // tokens of the text; of these, gone through the model
+    size_t gone;        // of these, no longer in the cache: only with an attention window
     bool running;
 } slot;
 
 struct qn_runner {
     qn_runner_model m;
-    int64_t chunk;
+    int64_t chunk, context; // context: tokens of a text
     slot *slot;
     // Buffers of a step.
     int32_t *ids, *past, *labels; // [most rows or positions]
@@ -48,9 +49,18 @@ static int64_t power_of_two(int64_t n)
     return p;
 }
 
+// Positions of the cache: with a window it holds two of them and a piece, and what no token sees
+// any more is dropped from time to time.
+static int64_t positions_of(const qn_model_config *c, const qn_runner_opts *opts)
+{
+    const int64_t context = or_else(opts->context, CONTEXT), chunk = or_else(opts->chunk, CHUNK);
+    const int64_t enough = 2 * c->attention_window + power_of_two(chunk);
+    return c->attention_window && enough < context ? enough : context;
+}
+
 uint64_t qn_runner_cache_bytes(const qn_model_config *c, const qn_runner_opts *opts)
 {
-    return (uint64_t)(or_else(opts->slots, 1) * or_else(opts->context, CONTEXT) * c->n_layer *
+    return (uint64_t)(or_else(opts->slots, 1) * positions_of(c, opts) * c->n_layer *
                       c->att_hidden * (qn_model_shares_kv(c) ? 1 : 2)) *
            sizeof(float);
 }
@@ -74,8 +84,8 @@ static qn_result check_opts(const qn_runner_opts *o)
 
 static qn_result take_buffers(qn_runner *r)
 {
-    const size_t rows = (size_t)power_of_two(r->m.slots), context = (size_t)r->m.context;
-    r->most_changes = r->m.context + QN_RUNNER_BIAS;
+    const size_t rows = (size_t)power_of_two(r->m.slots), context = (size_t)r->context;
+    r->most_changes = r->context + QN_RUNNER_BIAS;
     r->slot = qn_calloc((size_t)r->m.slots, sizeof *r->slot);
     const size_t chunk = (size_t)power_of_two(r->chunk), most = rows > chunk ? rows : chunk;
     r->ids = qn_calloc(most, sizeof *r->ids);
@@ -120,7 +130,8 @@ qn_result qn_runner_create(qn_device *dev, const qn_model_config *c, qn_store *w
     r->chunk = or_else(opts->chunk, CHUNK);
     r->m = (qn_runner_model){ .dev = dev, .config = *c, .weights = weights,
                               .slots = or_else(opts->slots, 1),
-                              .context = or_else(opts->context, CONTEXT) };
+                              .context = positions_of(c, opts) };
+    r->context = or_else(opts->context, CONTEXT);
     qn_result result = take_buffers(r);
     if (result == QN_OK && opts->usable) {
         const size_t vocab = (size_t)c->vocab_size;
@@ -131,6 +142,8 @@ qn_result qn_runner_create(qn_device *dev, const qn_model_config *c, qn_store *w
             result = qn_no_memory(vocab);
     }
     if (result == QN_OK) result = take_cache(&r->m);
+    if (result == QN_OK)
+        result = qn_memory_bank_create(dev, c, weights, r->m.slots, &r->m.memory);
     if (result == QN_OK)
         *out = r;
     else
@@ -145,6 +158,7 @@ void qn_runner_destroy(qn_runner **runner)
     if (!r) return;
     qn_runner_plans_free(&r->m);
     qn_store_destroy(&r->m.cache);
+    qn_memory_bank_destroy(&r->m.memory);
     for (int64_t i = 0; r->slot && i < r->m.slots; i++) {
         qn_free(r->slot[i].text);
         qn_free(r->slot[i].bias);
@@ -163,7 +177,7 @@ int64_t qn_runner_slots(const qn_runner *r)
 
 int64_t qn_runner_context(const qn_runner *r)
 {
-    return r->m.context;
+    return r->context;
 }
 
 // ------------------------------------------------------------------------------------ a slot
@@ -205,21 +219,29 @@ qn_result qn_runner_sample(qn_runner *r, int64_t i, const qn_runner_sampling *ho
     return QN_OK;
 }
 
+// Nothing is read any more; the text stays.
+static qn_result forget(qn_runner *r, int64_t i)
+{
+    r->slot[i].read = r->slot[i].gone = 0;
+    return qn_memory_bank_reset(r->m.memory, i);
+}
+
 qn_result qn_runner_reset(qn_runner *r, int64_t i)
 {
     slot *s;
     QN_TRY(find(r, i, &s));
-    s->count = s->read = 0;
+    s->count = 0;
     s->running = false;
+    QN_TRY(forget(r, i));
     return qn_runner_sample(r, i, NULL);
 }
 
 static qn_result append(qn_runner *r, slot *s, const int32_t *ids, size_t count)
 {
-    if (count > (size_t)r->m.context - s->count)
+    if (count > (size_t)r->context - s->count)
         return qn_fail(QN_ERR_INVALID,
                        "the context holds %lld tokens; %zu are filled and %zu more were given",
-                       (long long)r->m.context, s->count, count);
+                       (long long)r->context, s->count, count);
     for (size_t i = 0; i < count; i++)
         if (ids[i] < 0 || ids[i] >= r->m.config.vocab_size)
             return qn_fail(QN_ERR_INVALID, "token %d is outside the vocabulary of %lld", ids[i],
@@ -257,8 +279,11 @@ qn_result qn_runner_rewind(qn_runner *r, int64_t i, size_t count)
                        s->count, count);
     s->running = false;
     s->count = count;
-    // The last token is read again: what follows it has to be computed.
-    if (s->read >= count) s->read = count ? count - 1 : 0;
+    if (s->read < count) return QN_OK;
+    // The last token is read again: what follows it has to be computed. Memories cannot go back, and
+    // keys that left the cache are not there any more: then all is read again.
+    if (r->m.memory || s->gone) return forget(r, i);
+    s->read = count ? count - 1 : 0;
     return QN_OK;
 }
 
@@ -285,7 +310,8 @@ typedef struct piece {
 static piece piece_of(const qn_runner *r, size_t n)
 {
     const int64_t most = (int64_t)n < r->chunk ? (int64_t)n : r->chunk, T = power_of_two(most);
-    if (T == most || (T - most <= T / 4 && T <= r->m.context)) return (piece){ most, T };
+    // What is left empty would be remembered.
+    if (T == most || (!r->m.memory && T - most <= T / 4 && T <= r->m.context)) return (piece){ most, T };
     return (piece){ T / 2, T / 2 };
 }
 
@@ -304,15 +330,45 @@ static qn_result take_scores(qn_runner_plan *p, const piece *at, qn_token_score 
     return result;
 }
 
+// Where the next token's keys go, over all slots.
+static int64_t at_cache(const qn_runner *r, int64_t i)
+{
+    return i * r->m.context + (int64_t)(r->slot[i].read - r->slot[i].gone);
+}
+
+// Moves the keys that are still seen to the front of the slot's cache, where it has no room for
+// `more` of them. Happens once a window at most.
+static qn_result make_room(qn_runner *r, int64_t i, int64_t more)
+{
+    slot *s = &r->slot[i];
+    const int64_t filled = (int64_t)(s->read - s->gone), kept = r->m.config.attention_window - 1;
+    if (filled + more <= r->m.context || r->m.context == r->context) return QN_OK;
+    for (size_t e = 0; e < qn_store_count(r->m.cache); e++) {
+        const qn_store_entry *t = qn_store_at(r->m.cache, e);
+        const size_t width = (size_t)t->shape.dim[2];
+        float *all = qn_malloc((size_t)t->size);
+        if (!all) return qn_no_memory((size_t)t->size);
+        qn_result result = qn_store_read(r->m.cache, t->name, all, t->size);
+        float *own = all + (size_t)(i * r->m.context) * width;
+        memmove(own, own + (size_t)(filled - kept) * width, (size_t)kept * width * sizeof *own);
+        if (result == QN_OK) result = qn_store_write(r->m.cache, t->name, all, t->size);
+        qn_free(all);
+        QN_TRY(result);
+    }
+    s->gone += (size_t)(filled - kept);
+    return QN_OK;
+}
+
 // Sends a piece of a slot's text through the model; with `scores`, tells of the tokens behind each
 // of its tokens.
 static qn_result read_piece(qn_runner *r, int64_t i, piece at, qn_token_score *scores)
 {
     slot *s = &r->slot[i];
     qn_runner_plan *p;
+    QN_TRY(make_room(r, i, at.T));
     QN_TRY(qn_runner_plan_get(&r->m, scores ? QN_TASK_SCORE : QN_TASK_READ, 1, at.T, 0, &p));
-    const int64_t empty = at.T - at.count, first = i * r->m.context + (int64_t)s->read - empty;
-    const int32_t used[2] = { (int32_t)((int64_t)s->read + at.count), (int32_t)i };
+    const int64_t empty = at.T - at.count, first = at_cache(r, i) - empty;
+    const int32_t used[2] = { (int32_t)((int64_t)(s->read - s->gone) + at.count), (int32_t)i };
     for (int64_t t = 0; t < at.T; t++) {
         const bool is = t >= empty;
         const size_t from = s->read + (size_t)(t - empty);
@@ -323,6 +379,7 @@ static qn_result read_piece(qn_runner *r, int64_t i, piece at, qn_token_score *s
     QN_TRY(qn_runner_plan_set(p, p->ids, r->ids));
     QN_TRY(qn_runner_plan_set(p, p->past, r->past));
     QN_TRY(qn_runner_plan_set(p, p->used, used));
+    if (p->texts) QN_TRY(qn_runner_plan_set(p, p->texts, &used[1]));
     if (scores) QN_TRY(qn_runner_plan_set(p, p->labels, r->labels));
     QN_TRY(qn_plan_run(p->plan));
     if (scores) QN_TRY(take_scores(p, &at, scores));
@@ -400,8 +457,8 @@ static size_t prepare(qn_runner *r, int64_t i, int64_t row)
     const slot *s = &r->slot[i];
     r->rows[row] = (int32_t)i;
     r->ids[row] = s->text[s->read];
-    r->past[row] = (int32_t)(i * r->m.context + (int64_t)s->read);
-    r->used[2 * row] = (int32_t)s->count;
+    r->past[row] = (int32_t)at_cache(r, i);
+    r->used[2 * row] = (int32_t)(s->count - s->gone);
     r->used[2 * row + 1] = (int32_t)i;
     r->how[row] = how_of(s);
     return changes_of(r, s, r->changes + row * r->most_changes);
@@ -423,6 +480,7 @@ static qn_result write_rows(qn_runner *r, int64_t count, const size_t *changes)
     for (int64_t b = count; b < rows; b++) { // rows without a slot write nowhere and see nothing
         r->ids[b] = 0;
         r->past[b] = -1;
+        r->rows[b] = -1;
         r->used[2 * b] = r->used[2 * b + 1] = 0;
         r->how[b] = (qn_sample_how){ 0 };
     }
@@ -437,6 +495,7 @@ static qn_result write_rows(qn_runner *r, int64_t count, const size_t *changes)
     QN_TRY(qn_runner_plan_set(p, p->past, r->past));
     QN_TRY(qn_runner_plan_set(p, p->used, r->used));
     QN_TRY(qn_runner_plan_set(p, p->how, r->how));
+    if (p->texts) QN_TRY(qn_runner_plan_set(p, p->texts, r->rows));
     if (M) QN_TRY(qn_runner_plan_set(p, p->change, r->changes));
     QN_TRY(qn_plan_run(p->plan));
     QN_TRY(qn_runner_plan_read(p, p->chosen.token, r->token));
@@ -460,7 +519,7 @@ static qn_result report(qn_runner *r, int64_t row, qn_runner_event *e)
         e->top[e->top_count] = (qn_token_chance){ top[e->top_count],
                                                   r->chance[row * QN_SAMPLE_TOP + e->top_count] };
     QN_TRY(append(r, s, &e->token, 1));
-    e->full = s->count == (size_t)r->m.context;
+    e->full = s->count == (size_t)r->context;
     if (e->full) s->running = false;
     return QN_OK;
 }
@@ -487,6 +546,7 @@ qn_result qn_runner_step(qn_runner *r, qn_runner_event *events, size_t *count)
         if (r->slot[i].running) QN_TRY(read_on(r, i));
     for (int64_t i = 0; i < r->m.slots; i++) {
         if (!r->slot[i].running || r->slot[i].count - r->slot[i].read > 1) continue;
+        QN_TRY(make_room(r, i, 1));
         changes[rows] = prepare(r, i, rows);
         rows++;
     }
@@ -495,4 +555,30 @@ qn_result qn_runner_step(qn_runner *r, qn_runner_event *events, size_t *count)
     for (int64_t row = 0; row < rows; row++) QN_TRY(report(r, row, &events[row]));
     *count = (size_t)rows;
     return QN_OK;
+}
+
+// ------------------------------------------------------------------------------------ memories
+
+bool qn_runner_remembers(const qn_runner *r)
+{
+    return r->m.memory != NULL;
+}
+
+qn_result qn_runner_memory_load(qn_runner *r, int64_t i, const char *path)
+{
+    slot *s;
+    QN_TRY(find(r, i, &s));
+    if (s->read)
+        return qn_fail(QN_ERR_INVALID, "slot %lld has read %zu tokens: a memory is loaded before",
+                       (long long)i, s->read);
+    return qn_memory_bank_load(r->m.memory, i, path);
+}
+
+qn_result qn_runner_memory_save(qn_runner *r, int64_t i, const char *path, bool long_term)
+{
+    slot *s;
+    QN_TRY(find(r, i, &s));
+    while (r->m.memory && s->read < s->count)
+        QN_TRY(read_piece(r, i, piece_of(r, s->count - s->read), NULL));
+    return qn_memory_bank_save(r->m.memory, i, s->read, path, long_term);
 }

@@ -83,6 +83,19 @@ qn_result qn_runner_rewind(qn_runner *r, int64_t slot, size_t count);
 const int32_t *qn_runner_text(const qn_runner *r, int64_t slot, size_t *count, size_t *read);
 bool qn_runner_running(const qn_runner *r, int64_t slot);
 
+// ------------------------------------------------------------------------------------ memories
+// Models with memories (docs/memory.md): each slot remembers what it read, whatever has left the
+// attention's window; a reset or a rewind goes back to what the slot began with.
+
+bool qn_runner_remembers(const qn_runner *r);
+// What the slot begins with, now and after each reset, from a file of qn_runner_memory_save(); for a
+// slot that has read nothing yet. Refused with the reason, the slot keeping what it had, for a file
+// of another model, damaged or with numbers that are not finite.
+qn_result qn_runner_memory_load(qn_runner *r, int64_t slot, const char *path);
+// Reads what the slot has not read of its text and writes what it remembers, atomically; with
+// long_term the consolidated matrices alone.
+qn_result qn_runner_memory_save(qn_runner *r, int64_t slot, const char *path, bool long_term);
+
 // ------------------------------------------------------------------------------------ running
 
 typedef struct qn_token_chance {

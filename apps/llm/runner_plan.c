@@ -25,10 +25,12 @@ static qn_result build(qn_runner_model *m, qn_runner_plan *p)
     p->ids = qn_input(p->g, "ids", QN_I32, QN_SHAPE(B, T));
     p->past = qn_input(p->g, "past", QN_I32, QN_SHAPE(B * T));
     p->used = qn_input(p->g, "used", QN_I32, QN_SHAPE(B, 2));
+    if (m->memory) p->texts = qn_input(p->g, "texts", QN_I32, QN_SHAPE(B));
     qn_lm *lm = qn_calloc(1, sizeof *lm);
     if (!lm) return qn_no_memory(sizeof *lm);
     qn_lm_opts o = { .batch = B, .positions = T, .cache = m->cache, .context = m->context,
-                     .past = p->past, .used = p->used, .headless = p->task == QN_TASK_READ };
+                     .past = p->past, .used = p->used, .memory_rows = p->texts,
+                     .memory = qn_memory_bank_store(m->memory), .headless = p->task == QN_TASK_READ };
     qn_result r = qn_lm_build(p->g, m->weights, &m->config, p->ids, &o, lm);
     const qn_tensor *logits = lm->logits;
     qn_free(lm);

@@ -2,6 +2,7 @@
 #ifndef QN_RUNNER_PLAN_H
 #define QN_RUNNER_PLAN_H
 
+#include "memory_state.h"
 #include "runner.h"
 
 // What a plan does with its B rows of T tokens.
@@ -18,6 +19,7 @@ typedef struct qn_runner_plan {
     qn_graph *g;
     qn_plan *plan;
     const qn_tensor *ids, *past, *used;  // inputs [B, T], [B * T], [B, 2]
+    const qn_tensor *texts;              // models with memories: [B], the slots of the rows
     const qn_tensor *labels;             // SCORE: [T]
     const qn_tensor *how, *change;       // WRITE: [B], [B, M] (structs of quoin/ops.h)
     const qn_tensor *loss, *best;        // SCORE: [T]
@@ -29,7 +31,8 @@ typedef struct qn_runner_model {
     qn_device *dev;
     qn_model_config config;
     qn_store *weights, *cache;
-    int64_t slots, context;
+    qn_memory_bank *memory; // NULL: the model has none
+    int64_t slots, context; // context: positions of the cache
     uint8_t *usable;        // NULL: all tokens
     qn_runner_plan *plans;
 } qn_runner_model;

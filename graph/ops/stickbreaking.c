@@ -18,6 +18,7 @@ typedef struct attention {
     int64_t keys; // S where given, else 0: all rows of k, over the batch
     float scale;
     bool skip_current;
+    int64_t window;
 } attention;
 
 enum { Q, K, V, USED, KEEP, DOUT }; // inputs; DOUT of the gradient only
@@ -90,6 +91,9 @@ static qn_result check_sizes(const qn_node *n)
     if (at->batch < 1 || at->heads < 1 || at->slots < 1)
         return qn_refuse(n, "batch %lld, heads %lld, slots %lld: each must be at least 1",
                          (long long)at->batch, (long long)at->heads, (long long)at->slots);
+    if (at->window < 0)
+        return qn_refuse(n, "a window of %lld keys, expected at least 1, or 0 for all",
+                         (long long)at->window);
     if (!isfinite(at->scale))
         return qn_refuse(n, "scale is %g, expected a finite number", at->scale);
 
@@ -301,6 +305,7 @@ static qn_result each_block(qn_recorder *r, const qn_node *n, const qn_tensor *s
         .heads = (uint32_t)b.l.heads,
         .width = (uint32_t)b.l.width,
         .stride = b.l.stride,
+        .window = (uint32_t)((const attention *)n->attrs)->window,
         .blocks = (uint32_t)(qn_shape_rows(n->in[K]->shape) / b.l.keys),
         .flags = (n->in[USED] ? STICK_USED : 0) | (in_blocks(n) ? STICK_BLOCK : 0) |
                  (n->in[USED] && n->in[USED]->shape.rank ? STICK_EACH : 0) | (n->in[KEEP] ? STICK_KEEP : 0) |
@@ -433,6 +438,7 @@ const qn_tensor *qn_stickbreaking(qn_graph *g, const qn_tensor *q, const qn_tens
         .keys = opts->keys,
         .scale = opts->scale,
         .skip_current = opts->skip_current,
+        .window = opts->window,
     };
     const qn_tensor *in[QN_MAX_INPUTS] = { q, k, v, opts->used, opts->keep };
     const qn_node *made;

@@ -19,5 +19,6 @@ QN_ARGS_BEGIN(stickbreaking)
     u32 rows;
     u32 flags;
     u32 blocks;     // of `keys` rows in k and v
+    u32 window;     // newest keys that a row sees; 0: all
     f32 scale;      // factor on the sum
 QN_ARGS_END(stickbreaking)

@@ -18,6 +18,12 @@ uint stick_visible(uint i, uint n)
     return uint(max(int(n) - int(a.tokens) + t + current, 0));
 }
 
+// And of these not those before this one.
+uint stick_oldest(uint visible)
+{
+    return a.window == 0u ? 0u : max(visible, a.window) - a.window;
+}
+
 // Planes hold values for keys below the extent, the same for all rows of an aligned tile of rows:
 // what its last row sees, in whole quads.
 uint stick_extent(uint i, uint tile, uint n)

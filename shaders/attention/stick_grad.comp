@@ -25,6 +25,7 @@ void main()
     uint lane = gl_LocalInvocationID.x, n = stick_keys(a.first_pair + gl_WorkGroupID.z);
     uint pair = a.first_pair + gl_WorkGroupID.z, row = gl_WorkGroupID.x;
     uint extent = stick_extent(row, SIDE, n) >> 2, visible = stick_visible(row, n);
+    uint oldest = stick_oldest(visible);
     uint base = (gl_WorkGroupID.z * a.rows + row) * (a.stride >> 2);
     uint hidden = pair / a.heads * a.keys;
 
@@ -32,7 +33,9 @@ void main()
     for (uint first = 0; first < extent; first += 64) {
         uint quad = first + lane;
         vec4 logit = vec4(0.0), g = vec4(0.0), slope;
-        bvec4 see = lessThan(quad * 4u + uvec4(0, 1, 2, 3), uvec4(visible));
+        uvec4 key = quad * 4u + uvec4(0, 1, 2, 3);
+        // Beyond both ends the difference is at least `visible - oldest`, as unsigned numbers are.
+        bvec4 see = lessThan(key - oldest, uvec4(visible - oldest));
         if (quad < extent) {
             logit = LOAD4(z, base + quad);
             g = LOAD4(w, base + quad) * LOAD4(p, base + quad);

@@ -26,6 +26,7 @@ void main()
     uint first = gl_WorkGroupID.y * GROUP;
     uint row = min(first + lane, a.rows - 1u);
     uint extent = stick_extent(row, TM, n) >> 2, visible = stick_visible(row, n);
+    uint oldest = stick_oldest(visible);
     uint base = (gl_WorkGroupID.z * a.rows + row) * (a.stride >> 2);
     uint hidden = pair / a.heads * a.keys;
     bool inside = first + lane < a.rows;
@@ -39,7 +40,7 @@ void main()
             vec4 logit = LOAD4(z, at), g = LOAD4(w, at) * LOAD4(p, at), slope;
             [[unroll]] for (uint c = 0; c < 4; c++) {
                 uint j = quad * 4u + c;
-                bool see = j < visible;
+                bool see = j < visible && j >= oldest;
                 if (KEEP) see = see && keep[hidden + min(j, a.keys - 1u)] != 0;
                 float e = exp_exact(-abs(logit[c])), near = 1.0 / (1.0 + e), far = e * near;
                 bool positive = logit[c] >= 0.0;

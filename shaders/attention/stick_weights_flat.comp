@@ -25,6 +25,7 @@ void main()
     uint first = gl_WorkGroupID.y * GROUP;
     uint row = min(first + lane, a.rows - 1u);
     uint extent = stick_extent(row, TM, n) >> 2, visible = stick_visible(row, n);
+    uint oldest = stick_oldest(visible);
     uint base = (gl_WorkGroupID.z * a.rows + row) * (a.stride >> 2);
     uint hidden = pair / a.heads * a.keys;
     bool inside = first + lane < a.rows;
@@ -36,7 +37,7 @@ void main()
             vec4 logit = LOAD4(z, base + min(quad, (a.stride >> 2) - 1u)), weight;
             [[unroll]] for (int c = 3; c >= 0; c--) {
                 uint j = quad * 4u + uint(c);
-                bool see = j < visible;
+                bool see = j < visible && j >= oldest;
                 if (KEEP) see = see && keep[hidden + min(j, a.keys - 1u)] != 0;
                 float tail = log1p_unit(exp_exact(-abs(logit[c])));
                 weight[c] = see ? exp_exact(min(logit[c], 0.0) - tail + used_up) : 0.0;

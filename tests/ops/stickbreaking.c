@@ -17,6 +17,7 @@ typedef struct setup {
     int batch, tokens, slots, keys, heads, width;
     bool same, used, keep, skip, rem; // same: k is v
     float scale;
+    int window;
     int each; // `used` has a value for each batch row, and, 2, names the row's block of keys
 } setup;
 
@@ -89,7 +90,8 @@ static void make_row(const setup *s, qn_ref *in, int i, int h, row *r)
     r->key = block * s->keys * r->step + h * s->width;
     r->scale = s->scale != 0 ? (double)s->scale : 1 / sqrt(s->width);
     for (int j = 0; j < r->visible; j++)
-        r->see[j] = !s->keep || in[at.keep].v[b * s->keys + j] != 0;
+        r->see[j] = (!s->keep || in[at.keep].v[b * s->keys + j] != 0) &&
+                    (!s->window || j >= r->visible - s->window);
     weigh(r, &in[0], &in[1], s->width);
 }
 
@@ -188,6 +190,7 @@ static qn_stickbreaking_opts options(const setup *s, const qn_tensor *const *in)
         .scale = s->scale,
         .keys = s->each == 2 ? s->keys : 0,
         .skip_current = s->skip,
+        .window = s->window,
         .used = s->used ? in[at.used] : NULL,
         .keep = s->keep ? in[at.keep] : NULL,
     };
@@ -287,6 +290,10 @@ static const qn_case cases[] = {
     PLAIN("t513_d32_long", 1, 513, 1, 1, 32, 40),
     PLAIN("t64_d4_27_pairs", 9, 64, 2, 3, 4, 1, .rem = true), // two blocks of pairs
     PLAIN("t33_d24_skip", 2, 33, 2, 1, 24, 1, .skip = true, .rem = true),
+    PLAIN("t33_d24_window7", 2, 33, 2, 2, 24, 1, .window = 7, .rem = true),
+    PLAIN("t20_d8_window1", 1, 20, 1, 1, 8, 1, .window = 1, .rem = true),
+    PLAIN("t130_d16_window64_skip", 1, 130, 1, 1, 16, 1, .window = 64, .skip = true),
+    PLAIN("t9_d8_window9", 1, 9, 2, 1, 8, 1, .window = 9, .rem = true),
     PLAIN("t1_skip", 1, 1, 1, 1, 8, 1, .skip = true, .rem = true),
     { .name = "t128_d64_slots2",
       .inputs = 3,
@@ -329,6 +336,13 @@ static const qn_case cases[] = {
       .in = { QUERY("q", 2, 1, 2, 2, 32, 1), KEYS("k", 2, 200, 2, 32), KEYS("v", 2, 200, 2, 32),
               USED(77) },
       SETUP(2, 1, 2, 200, 2, 32, .used = true, .rem = true) },
+    { .name = "decode_used77_of_200_window20",
+      .inputs = 4,
+      .build = build,
+      .ref = attend,
+      .in = { QUERY("q", 2, 1, 2, 2, 32, 1), KEYS("k", 2, 200, 2, 32), KEYS("v", 2, 200, 2, 32),
+              USED(77) },
+      SETUP(2, 1, 2, 200, 2, 32, .used = true, .window = 20, .rem = true) },
     { .name = "prefill_used20_of_64_keep",
       .inputs = 5,
       .build = build,
@@ -393,6 +407,8 @@ static const qn_case cases_back[] = {
     PLAIN_BACK("t64_d4_27_pairs", 9, 64, 2, 3, 4, 1, 0),
     PLAIN_BACK("t2050_d1", 1, 2050, 1, 1, 1, 1, .scale = 0.01f), // two blocks of rows in any form
     PLAIN_BACK("t33_d24_skip", 2, 33, 2, 1, 24, 1, .skip = true),
+    PLAIN_BACK("t33_d24_window7", 2, 33, 2, 1, 24, 1, .window = 7),
+    PLAIN_BACK("t130_d16_window64", 1, 130, 1, 1, 16, 1, .window = 64),
     { .name = "t128_d64_slots2",
       .inputs = 4,
       .build = build_back,
@@ -455,6 +471,8 @@ REFUSED(other_v, .q = { 2, { 6, 8 } }, .k = { 2, { 6, 8 } }, .v = { 2, { 7, 8 } 
         .opts = { .batch = 1, .heads = 1 })
 REFUSED(endless, .q = { 2, { 6, 8 } }, .k = { 2, { 6, 8 } },
         .opts = { .batch = 1, .heads = 1, .scale = INFINITY })
+REFUSED(negative, .q = { 2, { 6, 8 } }, .k = { 2, { 6, 8 } },
+        .opts = { .batch = 1, .heads = 1, .window = -1 })
 REFUSED(keep_shape, .q = { 2, { 6, 8 } }, .k = { 2, { 6, 8 } }, .keep = { 2, { 6, 1 } },
         .keep_dtype = QN_I32, .opts = { .batch = 1, .heads = 1 })
 REFUSED(keep_dtype, .q = { 2, { 6, 8 } }, .k = { 2, { 6, 8 } }, .keep = { 2, { 1, 6 } },
@@ -478,6 +496,7 @@ static const qn_refusal refusals[] = {
     { "fewer keys than queries", QN_ERR_INVALID, "k (k) has 2 positions", few_keys },
     { "shape of v", QN_ERR_INVALID, "v (v) has shape [7,8], expected [6,8]", other_v },
     { "infinite scale", QN_ERR_INVALID, "finite", endless },
+    { "a window below 0", QN_ERR_INVALID, "a window of -1 keys", negative },
     { "shape of keep", QN_ERR_INVALID, "keep (keep) has shape [6,1], expected [1,6]", keep_shape },
     { "dtype of keep", QN_ERR_INVALID, "keep (keep) is f32, expected i32", keep_dtype },
     { "shape of used", QN_ERR_INVALID, "used (used) has shape [2], expected [1]", used_shape },

@@ -188,6 +188,7 @@ typedef struct qn_stickbreaking_opts {
     int slots;               // queries per position: K; 0: 1
     float scale;             // of q k'; 0: 1/sqrt(D)
     bool skip_current;       // true: position i does not attend to itself
+    int window;              // only the newest keys that a position would see; 0: all
     // i32: filled positions of k and v, a scalar or one for each batch row [B]; NULL: all S. Or
     // [B, 2], for caches: beside it which block of `keys` rows of k and v the batch row reads;
     // k and v then have P blocks, whatever P (no gradient).
