@@ -4,7 +4,7 @@
 
 #include "fail.h"
 #include "io/json.h"
-#include "memory.h"
+#include "memory_layer.h"
 #include "mem.h"
 
 #include <stdio.h>

@@ -3,7 +3,7 @@
 #include "golden.h"
 #include "io/json.h"
 #include "mem.h"
-#include "memory.h"
+#include "memory_layer.h"
 #include "platform.h"
 
 #include <stdio.h>

@@ -2,7 +2,7 @@
 #ifndef QN_MEMORY_STATE_H
 #define QN_MEMORY_STATE_H
 
-#include "memory.h"
+#include "memory_layer.h"
 
 // Row b of the state is row memory_rows[b] of the store.
 void qn_memory_read(qn_graph *g, const qn_lm_opts *o, const qn_memory_shape *s, int layer,

@@ -2,7 +2,7 @@
 #include "parameters.h"
 #include "fail.h"
 #include "mem.h"
-#include "memory.h"
+#include "memory_layer.h"
 #include "random.h"
 
 #include <math.h>

@@ -1,6 +1,6 @@
 // The memory layer as graph calls. [synaptic-resonance] for the idea, docs/memory.md for the
 // definition.
-#include "memory.h"
+#include "memory_layer.h"
 #include "mem.h"
 
 #include <math.h>
