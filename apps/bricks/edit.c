@@ -14,6 +14,7 @@ typedef struct setting {
     const char *key;
     int64_t value;
     bool is_bool, done;
+    const char *const *words; // a list of `value` of them
 } setting;
 
 enum { SETTINGS = 16 };
@@ -141,6 +142,11 @@ qn_result qn_edit_set_bool(qn_edit *e, const char *key, bool value)
     return add_setting(e, (setting){ .key = key, .value = value, .is_bool = true });
 }
 
+qn_result qn_edit_set_words(qn_edit *e, const char *key, const char *const *words, int64_t count)
+{
+    return add_setting(e, (setting){ .key = key, .value = count, .words = words });
+}
+
 const char *qn_edit_shape(const qn_edit_tensor *t, char *text, size_t size)
 {
     size_t at = (size_t)snprintf(text, size, "[");
@@ -154,7 +160,11 @@ const char *qn_edit_shape(const qn_edit_tensor *t, char *text, size_t size)
 
 static void put_setting(qn_json_writer *w, setting *s)
 {
-    if (s->is_bool)
+    if (s->words) {
+        qn_json_put_array(w, s->key);
+        for (int64_t i = 0; i < s->value; i++) qn_json_put_string(w, NULL, s->words[i]);
+        qn_json_put_end(w, ']');
+    } else if (s->is_bool)
         qn_json_put_bool(w, s->key, s->value != 0);
     else
         qn_json_put_int(w, s->key, s->value);

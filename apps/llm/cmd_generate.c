@@ -8,7 +8,7 @@
 #include <string.h>
 
 typedef struct generate_opts {
-    const char *prompt, *file;
+    const char *prompt, *file, *memory;
     int64_t tokens, context, top_k, repeat_last_n;
     double temperature, top_p, min_p, repeat_penalty, frequency_penalty, presence_penalty;
     int weights;
@@ -24,6 +24,8 @@ static const qn_opt options[] = {
       .help = "tokens to write at most; 0: until the text ends or the context is full" },
     { "context", 'c', QN_AT_INT(generate_opts, context), .initial = "1024", .min = 2,
       .max = 1 << 22, .help = "positions to keep, prompt included" },
+    { "memory", 'm', QN_AT_PATH(generate_opts, memory), .value = "FILE",
+      .help = "what the model remembers: read when the file is there, written at the end" },
     { "ignore-end", 0, QN_AT_FLAG(generate_opts, ignore_end),
       .help = "go on behind the end of the text" },
     { "no-echo", 0, QN_AT_FLAG(generate_opts, no_echo), .help = "do not print the prompt" },
@@ -92,6 +94,7 @@ static qn_result generate(const qn_cli *cli, const generate_opts *o, qn_device *
         if (!o->no_echo) print_text(NULL, prompt, size);
         qn_generate_opts g = { .prompt = prompt, .prompt_size = size, .max_tokens = o->tokens,
                                .context = o->context, .ignore_end = o->ignore_end,
+                               .memory = o->memory,
                                .sampling = sampling_of(cli, o), .text = print_text };
         r = qn_generate(dev, &f, &g, &stats);
         printf("\n");

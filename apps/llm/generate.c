@@ -80,7 +80,11 @@ static qn_result open_runner(qn_device *dev, writing *w)
     o.usable = usable;
     qn_result r = qn_runner_create(dev, &w->f->config, w->f->weights, &o, &w->runner);
     qn_free(usable);
-    return r;
+    if (r != QN_OK || !w->o->memory) return r;
+    if (!qn_runner_remembers(w->runner))
+        return qn_fail(QN_ERR_INVALID, "%s: the model has no memory; quoin bricks add-memory gives "
+                                       "it one", w->o->memory);
+    return qn_file_exists(w->o->memory) ? qn_runner_memory_load(w->runner, 0, w->o->memory) : QN_OK;
 }
 
 static qn_result read_prompt(writing *w, qn_generate_stats *stats)
@@ -149,6 +153,8 @@ qn_result qn_generate(qn_device *dev, const qn_folder *f, const qn_generate_opts
     qn_result r = open_runner(dev, &w);
     if (r == QN_OK) r = read_prompt(&w, &stats);
     if (r == QN_OK) r = write_on(&w, &stats);
+    if (r == QN_OK && opts->memory)
+        r = qn_runner_memory_save(w.runner, 0, opts->memory, false);
     if (r == QN_OK) *out = stats;
     qn_runner_destroy(&w.runner);
     qn_tokens_free(&w.prompt);

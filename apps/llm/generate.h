@@ -25,6 +25,8 @@ typedef struct qn_generate_opts {
     size_t prompt_size;
     int64_t max_tokens;    // 0: until the end token or the context is full
     int64_t context;       // 0: 1,024
+    const char *memory;    // file that the model's memories start from, when it is there, and that
+                           // they are written to at the end; NULL: none
     bool ignore_end;       // go on behind the end-of-text token
     qn_sampling sampling;
     // Receives whole characters as they become known, nothing now and then while a long prompt is

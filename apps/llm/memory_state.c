@@ -1,7 +1,6 @@
 // What texts remember: stores, rows of them, files.
 #include "memory_state.h"
 #include "fail.h"
-#include "io/map.h"
 #include "mem.h"
 #include "parameters.h"
 
@@ -88,6 +87,14 @@ struct qn_memory_bank {
     size_t size; // elements of a row over all tensors
 };
 
+// FNV-1a over 64 bits: the same on every machine and in every run, as files need it.
+static uint64_t hash_on(uint64_t hash, const void *data, size_t size)
+{
+    const uint8_t *byte = data;
+    for (size_t i = 0; i < size; i++) hash = (hash ^ byte[i]) * 0x100000001b3u;
+    return hash;
+}
+
 // Description, and every parameter that is kept in f32 whatever the matrices are: embeddings, norms,
 // biases, memories. The matrices follow from the same training.
 typedef struct printing {
@@ -103,8 +110,7 @@ static qn_result print_one(void *user, const qn_param_info *p)
     void *data = qn_malloc((size_t)e->size);
     if (!data) return qn_no_memory((size_t)e->size);
     qn_result r = qn_store_read(at->weights, p->name, data, e->size);
-    const uint64_t both[] = { at->hash, r == QN_OK ? qn_hash_bytes(data, (size_t)e->size) : 0 };
-    at->hash = qn_hash_bytes(both, sizeof both);
+    if (r == QN_OK) at->hash = hash_on(at->hash, data, (size_t)e->size);
     qn_free(data);
     return r;
 }
@@ -113,7 +119,7 @@ static qn_result fingerprint(const qn_model_config *c, const qn_store *weights, 
 {
     char *text;
     QN_TRY(qn_model_config_text(c, &text));
-    printing at = { weights, qn_hash_bytes(text, strlen(text)) };
+    printing at = { weights, hash_on(0xcbf29ce484222325u, text, strlen(text)) };
     qn_free(text);
     QN_TRY(qn_parameters(c, print_one, &at));
     snprintf(out, 24, "%016llx", (unsigned long long)at.hash);

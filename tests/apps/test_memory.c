@@ -1,0 +1,291 @@
+// Memories of layers: identity at the start, pieces as the whole, files, what they refuse, windows.
+#include "llm/memory_state.h"
+#include "llm/runner.h"
+#include "tiny_lm.h"
+
+#include <math.h>
+#include <quoin/io.h>
+
+enum { VOCABULARY = 260, LENGTH = 90 };
+
+static qn_model_config plain, config; // without and with memories and a window
+static qn_store *weights, *bare;
+
+static void open_store(const qn_model_config *c, qn_store **out)
+{
+    assert_ok(qn_store_create(qn_test_device(), "weights", out));
+    assert_ok(qn_model_declare(c, *out, QN_F32));
+    assert_ok(qn_store_allocate(*out));
+    assert_ok(qn_model_initialise(c, *out, 6, false));
+}
+
+static void fill(qn_store *s, const char *name, float value)
+{
+    const qn_store_entry *e = qn_store_find(s, name);
+    assert_non_null(e);
+    float *x = qn_malloc((size_t)e->size);
+    assert_non_null(x);
+    for (size_t i = 0; i < e->size / 4; i++) x[i] = value;
+    assert_ok(qn_store_write(s, name, x, e->size));
+    qn_free(x);
+}
+
+static int make_models(void **state)
+{
+    if (scratch_make(state)) return -1;
+    scratch_write_text("config.json", TINY_CONFIG);
+    assert_ok(qn_model_config_read(scratch("config.json"), &plain));
+    plain.n_layer = 2;
+    plain.initializer_range = 0.3;
+    config = plain;
+    config.memory[0] = QN_MEMORY_FULL;
+    config.memory[1] = QN_MEMORY_DELTA;
+    config.memory_heads = 2;
+    config.memory_keys = 8;
+    config.memory_values = 12;
+    config.attention_window = 8;
+    open_store(&plain, &bare);
+    open_store(&config, &weights);
+    fill(weights, "transformer.h.0.memory.z", 0.5f);
+    fill(weights, "transformer.h.1.memory.z", 0.5f);
+    return 0;
+}
+
+static int free_models(void **state)
+{
+    qn_store_destroy(&weights);
+    qn_store_destroy(&bare);
+    return scratch_remove(state);
+}
+
+static const int32_t *text_of(int seed)
+{
+    static int32_t ids[LENGTH];
+    for (int i = 0; i < LENGTH; i++) ids[i] = (i * i * 53 + seed * 17 + 7) % VOCABULARY;
+    return ids;
+}
+
+static float *logits_of(const qn_model_config *c, qn_store *s, int64_t count)
+{
+    qn_graph *g;
+    qn_plan *plan;
+    qn_lm *lm = qn_calloc(1, sizeof *lm);
+    float *out = qn_malloc((size_t)(count * VOCABULARY) * sizeof *out);
+    assert_true(lm && out);
+    assert_ok(qn_graph_create(qn_test_device(), &g));
+    const qn_tensor *ids = qn_input(g, "ids", QN_I32, QN_SHAPE(1, count));
+    assert_ok(qn_lm_build(g, s, c, ids, &(qn_lm_opts){ .batch = 1, .positions = count }, lm));
+    assert_ok(qn_plan_create(g, &(qn_plan_opts){ .outputs = &lm->logits, .output_count = 1 },
+                             &plan));
+    assert_ok(qn_plan_set(plan, ids, text_of(1), (uint64_t)count * 4));
+    assert_ok(qn_plan_run(plan));
+    assert_ok(qn_plan_get(plan, lm->logits, out, (uint64_t)(count * VOCABULARY) * sizeof *out));
+    qn_plan_destroy(&plan);
+    qn_graph_destroy(&g);
+    qn_free(lm);
+    return out;
+}
+
+// A memory changes no bit before it is trained, whatever else it was given to start with.
+static void test_identity(void **state)
+{
+    (void)state;
+    qn_model_config c = config;
+    qn_store *fresh;
+    c.attention_window = 0;
+    open_store(&c, &fresh);
+    float *a = logits_of(&plain, bare, 40), *b = logits_of(&c, fresh, 40);
+    assert_memory_equal(a, b, 40 * VOCABULARY * sizeof *a);
+    fill(fresh, "transformer.h.1.memory.z", 0.5f);
+    float *d = logits_of(&c, fresh, 40);
+    assert_memory_not_equal(a, d, 40 * VOCABULARY * sizeof *a);
+    qn_free(a);
+    qn_free(b);
+    qn_free(d);
+    qn_store_destroy(&fresh);
+}
+
+static qn_runner *open_runner(int64_t slots, int64_t context, int64_t chunk)
+{
+    qn_runner *r;
+    qn_runner_opts o = { .slots = slots, .context = context, .chunk = chunk };
+    assert_ok(qn_runner_create(qn_test_device(), &config, weights, &o, &r));
+    assert_true(qn_runner_remembers(r));
+    return r;
+}
+
+// Log probabilities of the text by a graph over all of it, and by a runner in pieces whose cache
+// slides along the window.
+static void test_pieces(void **state)
+{
+    (void)state;
+    float *all = logits_of(&config, weights, LENGTH);
+    static const int64_t chunks[] = { 1, 16 };
+    for (int c = 0; c < 2; c++) {
+        static qn_token_score score[LENGTH];
+        qn_runner *r = open_runner(2, LENGTH, chunks[c]);
+        assert_ok(qn_runner_score(r, 1, text_of(1), 37, score));
+        assert_ok(qn_runner_score(r, 1, text_of(1) + 37, LENGTH - 37, score + 37));
+        for (int t = 1; t < LENGTH; t++) {
+            const float *row = all + (t - 1) * VOCABULARY;
+            double sum = 0;
+            for (int i = 0; i < VOCABULARY; i++) sum += exp((double)row[i]);
+            const double want = (double)row[text_of(1)[t]] - log(sum);
+            // f32 logits of size below 20, through some dozen roundings
+            if (!(fabs((double)score[t].logprob - want) < 2e-4))
+                fail_msg("token %d: %g, expected %g", t, (double)score[t].logprob, want);
+        }
+        qn_runner_destroy(&r);
+    }
+    qn_free(all);
+}
+
+static float last_chance(qn_runner *r, int64_t slot)
+{
+    qn_token_score s[4];
+    assert_ok(qn_runner_score(r, slot, text_of(3), 4, s));
+    return s[3].logprob;
+}
+
+static void read_text(qn_runner *r, int64_t slot)
+{
+    static qn_token_score score[LENGTH];
+    assert_ok(qn_runner_score(r, slot, text_of(1), 60, score));
+}
+
+// What was saved and loaded is what was there; another slot is not touched; a reset goes back to it.
+static void test_files(void **state)
+{
+    (void)state;
+    qn_runner *r = open_runner(2, LENGTH, 16);
+    const float nothing = last_chance(r, 1);
+    assert_ok(qn_runner_reset(r, 1));
+    read_text(r, 0);
+    assert_ok(qn_runner_memory_save(r, 0, scratch("a.mem"), false));
+    assert_ok(qn_runner_memory_save(r, 0, scratch("c.mem"), true));
+    assert_true(last_chance(r, 1) == nothing);
+    assert_ok(qn_runner_reset(r, 1));
+    assert_ok(qn_runner_memory_load(r, 1, scratch("a.mem")));
+    const float loaded = last_chance(r, 1);
+    assert_true(loaded != nothing);
+    assert_int_equal(qn_runner_memory_load(r, 1, scratch("a.mem")), QN_ERR_INVALID); // it has read
+    assert_ok(qn_runner_reset(r, 1));
+    assert_true(last_chance(r, 1) == loaded);
+    assert_ok(qn_runner_rewind(r, 1, 0));
+    assert_true(last_chance(r, 1) == loaded);
+    assert_ok(qn_runner_reset(r, 1));
+    assert_ok(qn_runner_memory_load(r, 1, scratch("c.mem")));
+    const float kept = last_chance(r, 1);
+    assert_true(kept != nothing && kept != loaded);
+    qn_runner_destroy(&r);
+
+    qn_safetensors *f;
+    size_t count;
+    assert_ok(qn_safetensors_open(scratch("a.mem"), &f));
+    assert_int_equal(qn_safetensors_count(f), 5);
+    assert_non_null(qn_safetensors_find(f, "layers.1.sr.conv"));
+    const qn_st_meta *meta = qn_safetensors_meta(f, &count);
+    for (size_t i = 0; i < count; i++)
+        if (!strcmp(meta[i].key, "tokens")) assert_string_equal(meta[i].value, "60");
+    qn_safetensors_close(&f);
+    assert_ok(qn_safetensors_open(scratch("c.mem"), &f));
+    assert_int_equal(qn_safetensors_count(f), 1);
+    qn_safetensors_close(&f);
+}
+
+static void expect_refusal(qn_runner *r, const char *name, const char *part)
+{
+    assert_true(qn_runner_memory_load(r, 0, scratch(name)) != QN_OK);
+    if (!strstr(qn_error_message(), part) || !strstr(qn_error_message(), name))
+        fail_msg("%s: '%s' lacks '%s'", name, qn_error_message(), part);
+}
+
+// Damaged files, files of other models: a sentence each, and the memory stays what it was.
+static void test_refusals(void **state)
+{
+    (void)state;
+    char *data;
+    size_t size;
+    qn_runner *r = open_runner(1, LENGTH, 16);
+    read_text(r, 0);
+    assert_ok(qn_runner_memory_save(r, 0, scratch("good.mem"), false));
+    assert_ok(qn_runner_reset(r, 0));
+    assert_ok(qn_runner_memory_load(r, 0, scratch("good.mem")));
+    const float before = last_chance(r, 0);
+    assert_ok(qn_runner_reset(r, 0));
+
+    scratch_read("good.mem", &data, &size);
+    scratch_write("cut.mem", data, size - 8);
+    expect_refusal(r, "cut.mem", "");
+    const float infinite = INFINITY;
+    memcpy(data + size - 4, &infinite, 4);
+    scratch_write("inf.mem", data, size);
+    expect_refusal(r, "inf.mem", "finite");
+    char *print = strstr(data + 8, "fingerprint");
+    assert_non_null(print);
+    print[15] = print[15] == 'f' ? 'e' : 'f';
+    scratch_write("other.mem", data, size);
+    expect_refusal(r, "other.mem", "another model");
+    qn_free(data);
+    scratch_write("empty.mem", "", 0);
+    expect_refusal(r, "empty.mem", "");
+    expect_refusal(r, "missing.mem", "");
+    assert_ok(qn_model_save(bare, scratch("")));
+    expect_refusal(r, "model.safetensors", "not a memory file");
+
+    assert_true(last_chance(r, 0) == before);
+    qn_runner_destroy(&r);
+    qn_runner_opts o = { .slots = 1, .context = 20 };
+    assert_ok(qn_runner_create(qn_test_device(), &plain, bare, &o, &r));
+    assert_false(qn_runner_remembers(r));
+    expect_refusal(r, "good.mem", "no memory");
+    qn_runner_destroy(&r);
+}
+
+// Wrong words and numbers in config.json.
+static void test_config(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *part;
+    } wrong[] = {
+        { "\"memory_layers\": \"delta\"", "expected a list" },
+        { "\"memory_layers\": [\"delta\", \"delta\"]", "found 2 entries, expected one for each" },
+        { "\"memory_layers\": [\"dleta\"]", "expected one of \"off\", \"delta\", \"full\"" },
+        { "\"memory_layers\": [1]", "memory_layers" },
+        { "\"memory_keys\": 129", "memory_keys" },
+        { "\"memory_values\": 0", "memory_values" },
+        { "\"memory_threshold\": 0", "memory_threshold" },
+        { "\"attention_window\": -1", "attention_window" },
+        { "\"memory_layer\": [\"delta\"]", "unknown key" },
+    };
+    char text[1024];
+    const size_t head = strlen(TINY_CONFIG) - 1;
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        qn_model_config c;
+        snprintf(text, sizeof text, "%.*s, %s}", (int)head, TINY_CONFIG, wrong[i].text);
+        scratch_write_text("wrong.json", text);
+        assert_true(qn_model_config_read(scratch("wrong.json"), &c) != QN_OK);
+        if (!strstr(qn_error_message(), wrong[i].part))
+            fail_msg("'%s' lacks '%s'", qn_error_message(), wrong[i].part);
+    }
+    qn_model_config back;
+    assert_ok(qn_model_config_write(&config, scratch("full.json")));
+    assert_ok(qn_model_config_read(scratch("full.json"), &back));
+    assert_memory_equal(&back, &config, sizeof back);
+    char *a;
+    assert_ok(qn_model_config_text(&plain, &a));
+    assert_null(strstr(a, "memory")); // published files stay what they are
+    qn_free(a);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_identity), cmocka_unit_test(test_pieces),
+        cmocka_unit_test(test_files),    cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_config),
+    };
+    qn_device_or_skip();
+    return cmocka_run_group_tests(tests, make_models, free_models) + qn_device_finish();
+}
