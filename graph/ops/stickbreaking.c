@@ -252,10 +252,16 @@ static qn_result slopes(const block *b)
                     });
 }
 
-// Query rows: out = scale plane y.
+// Takes back the factor of the planes W and DZ (shaders/attention/stick.glsl).
+static float lowered(const block *b, float scale)
+{
+    return b->l.flat ? scale * 0x1p-30f : scale;
+}
+
+// Query rows: out = scale plane y, plane W or DZ.
 static qn_result mix(block *b, qn_range plane, qn_range y, qn_range out, float scale)
 {
-    b->args.scale = scale;
+    b->args.scale = lowered(b, scale);
     return dispatch(
         b, QN_K_stick_mix, QN_K_stick_mix_flat,
         (qn_dispatch){
@@ -266,11 +272,11 @@ static qn_result mix(block *b, qn_range plane, qn_range y, qn_range out, float s
         });
 }
 
-// Key rows: out (+)= scale plane' x, the first block of rows overwriting.
+// Key rows: out (+)= scale plane' x, plane W or DZ, the first block of rows overwriting.
 static qn_result spread(block *b, qn_range plane, qn_range x, qn_range out, float scale)
 {
     block c = *b;
-    c.args.scale = scale;
+    c.args.scale = lowered(b, scale);
     if (b->args.first_row) c.args.flags |= STICK_ADD;
     return dispatch(
         &c, QN_K_stick_spread, QN_K_stick_spread_flat,

@@ -70,3 +70,21 @@ uint stick_key_base(uint pair, uint j)
         [[unroll]] for (uint part = 0; part < 4; part++)                                           \
             if (stick_d + part < a.width) name[(base) + stick_d + part] = stick_x[part];           \
     }
+
+#ifdef QN_FLAT
+// Planes of weights and of slopes hold 2^30 times their values: a weight halves with each key, and
+// products with weights near 2^-126 would be subnormal, which costs CPUs a hundred cycles each. The
+// scale of the products takes it back.
+const float STICK_LIFT = 1073741824.0;
+
+// The four products of one lane's vec4 with b0..b3, summed before they reach an accumulator: those
+// are carried round the loop under its mask, and single products would be spilled until then.
+vec4 stick_four(vec4 x, uint lane, vec4 b0, vec4 b1, vec4 b2, vec4 b3)
+{
+    vec4 s = subgroupShuffle(x.x, lane) * b0;
+    s += subgroupShuffle(x.y, lane) * b1;
+    s += subgroupShuffle(x.z, lane) * b2;
+    s += subgroupShuffle(x.w, lane) * b3;
+    return s;
+}
+#endif

@@ -1,6 +1,6 @@
 // The gradient of the logits. With p = <dO_i, v_j>, g = w p and G the sum of g over all older keys:
 //   dz_ij = g_ij (1 - sigmoid(z_ij)) - sigmoid(z_ij) G_ij, 0 for keys out of sight.
-// CPU drivers: lane = row, from the oldest key to the newest.
+// CPU drivers: lane = row, from the oldest key to the newest; w and dz are lifted, see stick.glsl.
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "types.glsl"

@@ -33,14 +33,13 @@ void main()
     vec4 sum[TM];
     [[unroll]] for (uint i = 0; i < TM; i++) sum[i] = vec4(0.0);
     for (uint d = 0; d < a.width; d += 4) {
-        vec4 xs[PARTS], ys[4];
+        vec4 xs[PARTS], ys[4], b[4];
         [[unroll]] for (uint p = 0; p < PARTS; p++) xs[p] = STICK_LOAD4(x, row[p], d);
         [[unroll]] for (uint c = 0; c < 4; c++) ys[c] = STICK_LOAD4(y, key[c], d);
-        [[unroll]] for (uint k = 0; k < 4; k++) {
-            vec4 b = vec4(ys[0][k], ys[1][k], ys[2][k], ys[3][k]);
-            [[unroll]] for (uint i = 0; i < TM; i++)
-                sum[i] += subgroupShuffle(xs[i / GROUP][k], i % GROUP) * b;
-        }
+        [[unroll]] for (uint k = 0; k < 4; k++) // column d + k of the lane's keys
+            b[k] = vec4(ys[0][k], ys[1][k], ys[2][k], ys[3][k]);
+        [[unroll]] for (uint i = 0; i < TM; i++)
+            sum[i] += stick_four(xs[i / GROUP], i % GROUP, b[0], b[1], b[2], b[3]);
     }
 
     if (j0 + lane * 4u >= a.stride) return;

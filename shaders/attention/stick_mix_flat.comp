@@ -35,18 +35,17 @@ void main()
     vec4 sum[TM * WIDE];
     [[unroll]] for (uint i = 0; i < TM * WIDE; i++) sum[i] = vec4(0.0);
     for (uint quad = 0; quad < quads; quad++) {
-        vec4 ws[PARTS];
+        vec4 ws[PARTS], ys[4 * WIDE];
         [[unroll]] for (uint p = 0; p < PARTS; p++) ws[p] = LOAD4(w, row[p] + quad);
         [[unroll]] for (uint k = 0; k < 4; k++) {
             uint key = key0 + min(quad * 4u + k, n - 1u) * step;
-            vec4 ys[WIDE];
             [[unroll]] for (uint c = 0; c < WIDE; c++)
-                ys[c] = STICK_LOAD4(y, key, d0 + c * GROUP * 4u);
-            [[unroll]] for (uint i = 0; i < TM; i++) {
-                float x = subgroupShuffle(ws[i / GROUP][k], i % GROUP);
-                [[unroll]] for (uint c = 0; c < WIDE; c++) sum[i * WIDE + c] += x * ys[c];
-            }
+                ys[c * 4u + k] = STICK_LOAD4(y, key, d0 + c * GROUP * 4u);
         }
+        [[unroll]] for (uint c = 0; c < WIDE; c++)
+            [[unroll]] for (uint i = 0; i < TM; i++)
+                sum[i * WIDE + c] += stick_four(ws[i / GROUP], i % GROUP, ys[c * 4u],
+                                                ys[c * 4u + 1u], ys[c * 4u + 2u], ys[c * 4u + 3u]);
     }
 
     [[unroll]] for (uint i = 0; i < TM; i++) {

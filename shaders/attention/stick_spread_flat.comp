@@ -18,6 +18,12 @@ BIND_RW(3, result, float)
 
 const uint PARTS = 16u / GROUP;
 
+float weight(vec4 ws[PARTS], uint k, uint j)
+{
+    uint at = k * 4u + (j >> 2);
+    return subgroupShuffle(ws[at / GROUP][j & 3u], at % GROUP);
+}
+
 void main()
 {
     uint lane = gl_LocalInvocationID.x, n = stick_keys(a.first_pair + gl_WorkGroupID.z);
@@ -44,17 +50,21 @@ void main()
             uint end = row < a.rows ? row + 1u : 0u;
             ws[p] = mix(vec4(0.0), v, lessThan(first[p], uvec4(end)));
         }
+        vec4 xs[4 * WIDE];
         [[unroll]] for (uint k = 0; k < 4; k++) {
             uint row = row0 + min(i + k, a.rows - 1u) * step;
-            vec4 xs[WIDE];
             [[unroll]] for (uint c = 0; c < WIDE; c++)
-                xs[c] = STICK_LOAD4(x, row, d0 + c * GROUP * 4u);
-            [[unroll]] for (uint j = 0; j < 16; j++) {
-                uint at = k * 4u + (j >> 2);
-                float s = subgroupShuffle(ws[at / GROUP][j & 3u], at % GROUP);
-                [[unroll]] for (uint c = 0; c < WIDE; c++) sum[j * WIDE + c] += s * xs[c];
-            }
+                xs[c * 4u + k] = STICK_LOAD4(x, row, d0 + c * GROUP * 4u);
         }
+        // The weight of row k and key j is held by the lane of quad k * 4 + j / 4.
+        [[unroll]] for (uint c = 0; c < WIDE; c++)
+            [[unroll]] for (uint j = 0; j < 16; j++) {
+                vec4 s = weight(ws, 0u, j) * xs[c * 4u];
+                s += weight(ws, 1u, j) * xs[c * 4u + 1u];
+                s += weight(ws, 2u, j) * xs[c * 4u + 2u];
+                s += weight(ws, 3u, j) * xs[c * 4u + 3u];
+                sum[j * WIDE + c] += s;
+            }
     }
 
     bool add = (a.flags & STICK_ADD) != 0u;

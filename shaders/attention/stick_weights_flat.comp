@@ -1,6 +1,6 @@
 // From logits z: with c = log(1 - sigmoid(z)) and A the sum of c over all newer visible keys,
 //   w_ij = exp(log sigmoid(z_ij) + A_ij), 0 for keys out of sight;  rem_i = exp(sum of all c).
-// CPU drivers: lane = row, from the newest key to the oldest.
+// CPU drivers: lane = row, from the newest key to the oldest; w is lifted, see stick.glsl.
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "types.glsl"
@@ -40,7 +40,8 @@ void main()
                 bool see = j < visible && j >= oldest;
                 if (KEEP) see = see && keep[hidden + min(j, a.keys - 1u)] != 0;
                 float tail = log1p_unit(exp_exact(-abs(logit[c])));
-                weight[c] = see ? exp_exact(min(logit[c], 0.0) - tail + used_up) : 0.0;
+                float x = min(logit[c], 0.0) - tail + used_up;
+                weight[c] = see ? STICK_LIFT * exp_exact(x) : 0.0;
                 used_up -= see ? max(logit[c], 0.0) + tail : 0.0;
             }
             if (inside && quad < extent) w[base + quad] = weight;
