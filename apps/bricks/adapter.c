@@ -92,12 +92,15 @@ static qn_result settle_module(qn_adapter *a, qn_json config, qn_adapter_module 
     if (!m->a && !m->b) return QN_OK;
     if (!m->a || !m->b)
         return qn_fail(QN_ERR_FORMAT, "%s: %s has one of lora_A and lora_B only", a->dir, m->name);
-    if (m->a->rank != 2 || m->b->rank != 2 || m->a->dim[0] != m->b->dim[1] || m->a->dim[0] < 1)
+    m->stack = m->a->rank == 3 && m->b->rank == 3 && m->a->dim[0] == m->b->dim[0];
+    const int64_t inner = m->a->dim[m->stack ? 2 : 0];
+    if (!m->stack && (m->a->rank != 2 || m->b->rank != 2)) m->rank = -1;
+    if (m->rank < 0 || inner != m->b->dim[1] || inner < 1)
         return qn_fail(QN_ERR_FORMAT, "%s: %s: shapes of lora_A and lora_B do not fit each other",
                        a->dir, m->name);
     char path[512];
     snprintf(path, sizeof path, "%.*s", (int)(strlen(m->name) - strlen(".weight")), m->name);
-    m->rank = m->a->dim[0];
+    m->rank = inner;
     QN_TRY(qn_json_number_or(config, "r", 0, 1e9, (double)m->rank, &rank));
     QN_TRY(qn_json_number_or(config, "lora_alpha", 0, 1e9, rank, &alpha));
     QN_TRY(qn_json_object_or(config, "rank_pattern", &ranks));
@@ -198,7 +201,10 @@ const qn_adapter_module *qn_adapter_of(const qn_adapter *a, const char *tensor)
 static qn_result check_fit(const qn_adapter *a, const qn_adapter_module *m, const qn_safetensor *w)
 {
     bool fits = true;
-    if (m->a) {
+    if (m->a && m->stack) {
+        fits = w->rank == 3 && w->dim[0] == m->a->dim[0] && w->dim[1] == m->a->dim[1] &&
+               w->dim[2] == m->b->dim[2];
+    } else if (m->a) {
         int64_t in = m->a->dim[1], out = m->b->dim[0];
         bool flip = m->transposed || m->embedding; // rows of W are inputs
         fits = w->rank == 2 && w->dim[0] == (flip ? in : out) && w->dim[1] == (flip ? out : in);
@@ -248,6 +254,13 @@ static qn_result add_product(const qn_adapter_module *m, uint64_t row, uint64_t 
     if (rank > 1024)
         return qn_fail(QN_ERR_UNSUPPORTED, "%s: rank %llu, expected at most 1024", m->name,
                        (unsigned long long)rank);
+    if (m->stack) {
+        const uint64_t first = row / (uint64_t)m->a->dim[1] * rank * width;
+        QN_TRY(qn_safetensor_f32(m->a, row * rank, rank, left));
+        for (uint64_t k = 0; k < rank; k++)
+            QN_TRY(add_row(m->b, first + k * width, width, m->scale * (double)left[k], scratch, sum));
+        return QN_OK;
+    }
     if (!m->transposed && !m->embedding) {
         QN_TRY(qn_safetensor_f32(m->b, row * rank, rank, left));
         for (uint64_t k = 0; k < rank; k++)
@@ -266,7 +279,7 @@ static qn_result add_product(const qn_adapter_module *m, uint64_t row, uint64_t 
 qn_result qn_adapter_rows(const qn_adapter_module *m, const qn_safetensor *w, uint64_t first,
                           uint64_t count, float *out)
 {
-    uint64_t width = w->rank == 2 ? (uint64_t)w->dim[1] : w->count;
+    uint64_t width = w->rank > 1 ? (uint64_t)w->dim[w->rank - 1] : w->count;
     double *sum = qn_malloc((size_t)width * (sizeof *sum + sizeof(float)));
     if (!sum) return qn_no_memory((size_t)width * sizeof *sum);
     float *scratch = (float *)(void *)(sum + width);

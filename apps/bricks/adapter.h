@@ -1,5 +1,6 @@
 // LoRA adapters in PEFT's files (adapter_config.json, adapter_model.safetensors): y = W x + s B (A x)
-// with A [r, in], B [out, r], s = alpha / r, or alpha / sqrt(r) with use_rslora.
+// with A [r, in], B [out, r], s = alpha / r, or alpha / sqrt(r) with use_rslora. Beyond PEFT, a stack
+// of experts [E, in, out] may have a pair for each: A [E, in, r], B [E, r, out].
 #ifndef QN_ADAPTER_H
 #define QN_ADAPTER_H
 
@@ -12,7 +13,7 @@
 typedef struct qn_adapter_module {
     char *name;                 // of the model's tensor
     const qn_safetensor *a, *b; // NULL: none; embeddings: a [r, vocab], b [d, r]
-    bool embedding;
+    bool embedding, stack;
     bool transposed;            // the model stores [in, out]
     const qn_safetensor *whole; // takes the tensor's place
     const qn_safetensor *bias;  // added to it (the module's bias)

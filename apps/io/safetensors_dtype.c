@@ -15,6 +15,7 @@ static const struct {
     [QN_ST_I64] = { "I64", 8, false }, [QN_ST_I32] = { "I32", 4, false },
     [QN_ST_I16] = { "I16", 2, false }, [QN_ST_I8] = { "I8", 1, false },
     [QN_ST_U8] = { "U8", 1, false },   [QN_ST_BOOL] = { "BOOL", 1, false },
+    [QN_ST_U16] = { "U16", 2, false }, [QN_ST_U32] = { "U32", 4, false },
 };
 
 static bool known(qn_st_dtype d)
@@ -139,6 +140,10 @@ qn_result qn_safetensor_i64(const qn_safetensor *t, uint64_t first, uint64_t cou
         CONVERT(int8_t, value);
     case QN_ST_U8:
         CONVERT(uint8_t, value);
+    case QN_ST_U16:
+        CONVERT(uint16_t, value);
+    case QN_ST_U32:
+        CONVERT(uint32_t, value);
     default:
         CONVERT(uint8_t, value != 0); // BOOL
     }

@@ -4,8 +4,8 @@
 
 #include <quoin/io.h>
 
-#define QN_ST_DTYPES "F64 F32 F16 BF16 I64 I32 I16 I8 U8 BOOL"
-#define QN_ST_DTYPE_COUNT (QN_ST_BOOL + 1)
+#define QN_ST_DTYPES "F64 F32 F16 BF16 I64 I32 I16 I8 U8 BOOL U16 U32"
+#define QN_ST_DTYPE_COUNT (QN_ST_U32 + 1)
 
 bool qn_st_dtype_parse(const char *name, qn_st_dtype *out);
 

@@ -16,7 +16,8 @@
 
 typedef struct train_opts {
     qn_opt_list text, only;
-    const char *out, *preset, *config, *tokenizer, *init;
+    const char *out, *preset, *config, *tokenizer, *init, *top, *scores;
+    double percent;
     int aux;
     bool demo, fresh, profile, dry_run;
     int64_t vocab, batch, length, accumulate, steps, warmup, eval_every, save_every, eval_tokens;
@@ -51,6 +52,12 @@ static const qn_opt options[] = {
     { "train-only", 0, QN_AT_LIST(train_opts, only), .value = "GLOB[#ROWS],...",
       .section = "Part of the model",
       .help = "train these parameters, freeze the rest: '*.mlpf.experts.weight#4,6-7'" },
+    { "train-top", 0, QN_AT_STRING(train_opts, top), .value = "FUNCTION",
+      .help = "train the neurons that serve a function best, freeze the rest" },
+    { "from", 0, QN_AT_PATH(train_opts, scores), .value = "FILE",
+      .help = "their scores: a file of `bricks analyse --save-scores`" },
+    { "percent", 0, QN_AT_FLOAT(train_opts, percent), .initial = "5", .min = 0.01, .max = 100,
+      .help = "how many of each layer's neurons" },
     { "steps", 's', QN_AT_INT(train_opts, steps), .initial = "0", .min = 0, .max = 1e12,
       .section = "Training", .help = "optimiser steps; 0: as many as fit --minutes" },
     { "minutes", 'm', QN_AT_FLOAT(train_opts, minutes), .initial = "10", .min = 0.01, .max = 1e6,
@@ -301,7 +308,7 @@ static qn_result train(session *s, qn_train_result *result)
     if (r == QN_OK && !s->o->dry_run) r = qn_peak_matmul(s->dev, &s->peak);
     if (r == QN_OK) {
         qn_train_opts o = options_of(s->cli, s->o);
-        o.trainable = s->part.selection.count ? &s->part.trainable : NULL;
+        o.trainable = s->part.text ? &s->part.trainable : NULL;
         o.trainable_text = s->part.text;
         qn_train_hooks hooks = { on_event, s };
         r = qn_train(s->dev, &corpus, &o, &hooks, result);
@@ -322,6 +329,12 @@ static int run(const qn_cli *cli, const void *opts)
     session s = { .cli = cli, .o = o };
     if (o->only.count && qn_part_open(o->only.items, o->only.count, &s.part) != QN_OK)
         return qn_cli_misuse(cli, "--train-only: %s", qn_error_message());
+    if (o->top && (o->only.count || !o->scores))
+        return qn_cli_misuse(cli, o->scores ? "--train-only and --train-top both say what is trained: "
+                                              "use one of them"
+                                            : "--train-top needs --from FILE: the scores of neurons");
+    if (o->top && qn_part_open_top(o->scores, o->top, o->percent, &s.part) != QN_OK)
+        return qn_cli_result(QN_ERR_INVALID);
     qn_context *ctx = NULL;
     qn_train_result result = { 0 };
     qn_interrupt_watch();

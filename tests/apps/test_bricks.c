@@ -126,24 +126,24 @@ static void assert_listed(char *folder, const char *part)
 }
 
 // What keeps the function keeps the loss; f32 sums of other lengths differ in their last digits.
-static const double same = 2e-6;
+static const double equal = 2e-6;
 
 static void test_growth_keeps_the_function(void **state)
 {
     (void)state;
     DO("bricks", "grow-experts", MODEL, AT("silent"), "--add", "3", "--silent", "--data", TEXT,
        "--json");
-    assert_same_loss(same);
+    assert_same_loss(equal);
     assert_listed(AT("silent"), "feed-forward experts              7");
     DO("bricks", "grow-experts", AT("silent"), AT("silent2"), "--add", "1", "--where", "mlp",
        "--silent", "--data", TEXT, "--json");
-    assert_same_loss(same);
+    assert_same_loss(equal);
     DO("bricks", "widen", MODEL, AT("wide"), "-n", "5", "--data", TEXT, "--json");
-    assert_same_loss(same);
+    assert_same_loss(equal);
     assert_listed(AT("wide"), "29"); // neurons
     DO("bricks", "stack", MODEL, AT("deep"), "--layers", "0,0-0", "--zero-init", "--data", TEXT,
        "--json");
-    assert_same_loss(same);
+    assert_same_loss(equal);
     DO("bricks", "stack", MODEL, AT("deeper"), "--layers", "0,0", "--data", TEXT, "--json");
     assert_other_loss(1e-3);
     DO("bricks", "upcycle", DENSE, AT("copies"), "--experts", "4", "--top-k", "4", "--data", TEXT,
@@ -196,7 +196,7 @@ static void test_merging_the_same(void **state)
     // Now that all are the same: one body is enough, whatever they are merged by.
     DO("bricks", "merge-experts", AT("map"), AT("map2"), "--experts", "1", "--router", "map",
        "--where", "mlp", "--data", TEXT, "--json");
-    assert_same_loss(same);
+    assert_same_loss(equal);
 }
 
 static void test_pruning(void **state)
@@ -213,6 +213,177 @@ static void test_pruning(void **state)
        "2", "--out", AT("two-on"));
     DO("bricks", "prune-experts", MODEL, AT("used"), "--data", TEXT, "--min-usage", "1");
     assert_listed(AT("used"), "feed-forward experts              2");
+}
+
+// Whether two model folders hold the same bytes of weights.
+static bool same_weights(const char *a, const char *b)
+{
+    char path[2][768], *data[2];
+    size_t size[2];
+    snprintf(path[0], sizeof path[0], "%s/model.safetensors", a);
+    snprintf(path[1], sizeof path[1], "%s/model.safetensors", b);
+    for (int i = 0; i < 2; i++) assert_ok(qn_read_file(path[i], 1 << 24, &data[i], &size[i]));
+    const bool same = size[0] == size[1] && !memcmp(data[0], data[1], size[0]);
+    qn_free(data[0]);
+    qn_free(data[1]);
+    return same;
+}
+
+// The largest difference in units of the last place of the reference.
+static double ulps(const char *folder, const char *reference)
+{
+    qn_safetensors *a, *b;
+    double most = 0;
+    assert_ok(qn_safetensors_open(folder, &a));
+    assert_ok(qn_safetensors_open(reference, &b));
+    for (size_t i = 0; i < qn_safetensors_count(b); i++) {
+        const qn_safetensor *y = qn_safetensors_at(b, i), *x = qn_safetensors_find(a, y->name);
+        assert_non_null(x);
+        for (uint64_t k = 0; k < y->count; k++) {
+            float p, q;
+            assert_ok(qn_safetensor_f32(x, k, 1, &p));
+            assert_ok(qn_safetensor_f32(y, k, 1, &q));
+            const double unit = fabs((double)nextafterf(q, INFINITY) - (double)q);
+            const double off = fabs((double)p - (double)q) / unit;
+            // A small number beside a large difference has lost the difference's last digits.
+            if (off > most && fabs((double)q) > 1e-3) most = off;
+        }
+    }
+    qn_safetensors_close(&a);
+    qn_safetensors_close(&b);
+    return most;
+}
+
+static void test_differences(void **state)
+{
+    (void)state;
+    DO("train", "--init", MODEL, "--train-only", "*.mlpf.*", "--text", TEXT, "--batch", "4",
+       "--length", "16", "--steps", "2", "--lr", "1e-4", "--out", AT("tuned"));
+    static char *const forms[] = { NULL, "--exact" };
+    for (int i = 0; i < 2; i++) {
+        char file[512], on[512], off[512];
+        snprintf(file, sizeof file, "%s%d.safetensors", AT("delta"), i);
+        snprintf(on, sizeof on, "%s%d", AT("on"), i);
+        snprintf(off, sizeof off, "%s%d", AT("off"), i);
+        DO("bricks", "delta", AT("tuned"), MODEL, file, forms[i]);
+        assert_non_null(strstr(out, "5 of 22 tensors differ"));
+        DO("bricks", "attach", MODEL, file, on);
+        DO("bricks", "detach", on, file, off);
+        if (i == 1) {
+            assert_true(same_weights(on, AT("tuned")));
+            assert_true(same_weights(off, MODEL));
+        } else {
+            const double most = ulps(on, AT("tuned")), back = ulps(off, MODEL);
+            if (most > 1 || back > 1) fail_msg("%g ulp attached, %g detached", most, back);
+        }
+    }
+    DO("bricks", "delta", AT("tuned"), MODEL, AT("sparse.safetensors"), "--sparse", "0.1");
+    DO("bricks", "attach", MODEL, AT("sparse.safetensors"), AT("some"), "--scale", "0.5");
+    assert_false(same_weights(AT("some"), MODEL));
+    DO("bricks", "delta", MODEL, MODEL, AT("none.safetensors"));
+    assert_non_null(strstr(out, "0 of 22 tensors differ"));
+    DO("bricks", "attach", MODEL, AT("none.safetensors"), AT("unchanged"));
+    assert_true(same_weights(AT("unchanged"), MODEL));
+
+    static const struct {
+        char *args[8];
+        const char *part;
+    } rows[] = {
+        { { "bricks", "attach", AT("tuned"), AT("delta0.safetensors"), AT("x") }, "was taken from" },
+        { { "bricks", "attach", MODEL, AT("delta1.safetensors"), AT("x"), "--scale", "0.5" },
+          "cannot be scaled by 0.5" },
+        { { "bricks", "attach", DENSE, AT("delta0.safetensors"), AT("x"), "--any-base" },
+          "does not fit the model's" },
+        { { "bricks", "attach", MODEL, MODEL "/model.safetensors", AT("x") },
+          "expected quoin-delta" },
+        { { "bricks", "attach", MODEL, AT("nothing"), AT("x") }, "nothing" },
+        { { "bricks", "delta", AT("tuned"), DENSE, AT("y.safetensors") }, "another type or shape" },
+        { { "bricks", "delta", AT("tuned"), MODEL, AT("delta0.safetensors") }, "exists already" },
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        run(rows[i].args);
+        if (status != QN_EXIT_FAILED || !strstr(err, rows[i].part))
+            fail_msg("row %zu: status %d, expected '%s':\n%s", i, status, rows[i].part, err);
+        assert_false(qn_file_exists(AT("x")));
+        assert_false(qn_file_exists(AT("y.safetensors")));
+    }
+}
+
+// Scores are saved; they say what is trained, and what is removed.
+static void test_neurons(void **state)
+{
+    (void)state;
+    assert_ok(qn_make_dirs(AT("kinds")));
+    scratch_write_text("kinds/cat.txt", "the cat sat on the mat\nthe cat\non the mat\n");
+    scratch_write_text("kinds/odd.txt", "xq zz qq\nzx zq xx\nqqq zz\n");
+    DO("bricks", "analyse", MODEL, "--data", AT("kinds"), "--out", AT("r.json"), "--svg", AT("pic"),
+       "--save-scores", AT("s.safetensors"), "--mask-step", "45", "--json");
+    assert_non_null(strstr(out, "\"set_to_zero\":\"odd\""));
+    static const char *const files[] = { AT("r.json"), AT("pic/prune.svg"),
+                                         AT("pic/functionality.svg"),
+                                         AT("pic/sparsity-magnitude.svg") };
+    for (size_t i = 0; i < 4; i++) assert_true(qn_file_exists(files[i]));
+    qn_json_doc *doc;
+    assert_ok(qn_json_open(AT("r.json"), NULL, &doc));
+    qn_json masks;
+    assert_ok(qn_json_array(qn_json_root(doc), "mask", &masks));
+    assert_int_equal(qn_json_count(masks), 6); // 0, 45, 90 percent by two indicators
+    qn_json_close(&doc);
+    DO("bricks", "locate", MODEL, "--data", AT("kinds"), "--by", "grad", "--json");
+    assert_non_null(strstr(out, "\"function\":\"odd\""));
+    DO("bricks", "locate", MODEL, "--data", AT("kinds"), "--bricks", "experts", "-t", "2");
+
+    DO("train", "--init", MODEL, "--train-top", "odd", "--from", AT("s.safetensors"), "--percent",
+       "10", "--text", TEXT, "--batch", "4", "--length", "16", "--steps", "3", "--out", AT("topped"));
+    qn_safetensors *a, *b;
+    assert_ok(qn_safetensors_open(MODEL, &a));
+    assert_ok(qn_safetensors_open(AT("topped"), &b));
+    const int E = 4, C = 16, F = 24, top = (int)(0.1 * E * F);
+    int changed = 0;
+    for (size_t i = 0; i < qn_safetensors_count(a); i++) {
+        const qn_safetensor *x = qn_safetensors_at(a, i), *y = qn_safetensors_find(b, x->name);
+        if (strcmp(x->name, "transformer.h.0.mlpf.output_experts.weight") != 0) {
+            if (!strcmp(x->name, "transformer.h.0.mlpf.experts.weight")) continue;
+            assert_memory_equal(x->data, y->data, x->size);
+            continue;
+        }
+        for (int n = 0; n < E * F; n++)
+            changed += memcmp((const float *)x->data + n * C, (const float *)y->data + n * C,
+                              (size_t)C * sizeof(float)) != 0;
+    }
+    assert_true(changed > 0 && changed <= top);
+    qn_safetensors_close(&a);
+    qn_safetensors_close(&b);
+
+    DO("bricks", "prune-neurons", MODEL, AT("forgot"), "--from", AT("s.safetensors"), "--function",
+       "odd", "--percent", "25", "--data", TEXT);
+    assert_listed(AT("forgot"), "18"); // neurons
+    DO("bricks", "prune-neurons", MODEL, AT("busy"), "--from", AT("s.safetensors"), "--idle",
+       "--percent", "25");
+    DO("generate", AT("busy"), "-n", "2");
+    static const struct {
+        char *args[12];
+        int status;
+        const char *part;
+    } rows[] = {
+        { { "bricks", "prune-neurons", MODEL, AT("x"), "--idle" }, 2, "--from FILE is missing" },
+        { { "bricks", "prune-neurons", MODEL, AT("x"), "--from", AT("s.safetensors") }, 2,
+          "--function NAME or --idle" },
+        { { "bricks", "prune-neurons", MODEL, AT("x"), "--from", AT("s.safetensors"), "--function",
+            "cut" }, 1, "has no function cut, only cat,odd" },
+        { { "bricks", "prune-neurons", DENSE, AT("x"), "--from", AT("s.safetensors"), "--idle" }, 1,
+          "does not belong to a model with 24 neurons" },
+        { { "train", "--init", MODEL, "--train-top", "odd", "--text", TEXT, "--out", AT("x") }, 2,
+          "needs --from FILE" },
+        { { "bricks", "analyse", MODEL }, 2, "--data DIR is missing" },
+        { { "bricks", "analyse", MODEL, "--data", AT("pic") }, 1, "NAME.jsonl or NAME.txt" },
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        run(rows[i].args);
+        if (status != rows[i].status || !strstr(err, rows[i].part))
+            fail_msg("row %zu: status %d, expected '%s':\n%s", i, status, rows[i].part, err);
+        assert_false(qn_file_exists(AT("x")));
+    }
 }
 
 static void test_same_command_same_bytes(void **state)
@@ -300,6 +471,8 @@ int main(void)
         cmocka_unit_test(test_grown_model_trains),
         cmocka_unit_test(test_merging_the_same),
         cmocka_unit_test(test_pruning),
+        cmocka_unit_test(test_differences),
+        cmocka_unit_test(test_neurons),
         cmocka_unit_test(test_same_command_same_bytes),
     };
     qn_device_or_skip();

@@ -20,6 +20,8 @@ typedef enum qn_st_dtype {
     QN_ST_I8,
     QN_ST_U8,
     QN_ST_BOOL,
+    QN_ST_U16,
+    QN_ST_U32,
 } qn_st_dtype;
 
 QN_API const char *qn_st_dtype_name(qn_st_dtype d); // "BF16", as in files
