@@ -297,7 +297,7 @@ static void test_differences(void **state)
         { { "bricks", "attach", MODEL, MODEL "/model.safetensors", AT("x") },
           "expected quoin-delta" },
         { { "bricks", "attach", MODEL, AT("nothing"), AT("x") }, "nothing" },
-        { { "bricks", "delta", AT("tuned"), DENSE, AT("y.safetensors") }, "another type or shape" },
+        { { "bricks", "delta", AT("tuned"), DENSE, AT("y.safetensors") }, "has no tensor" },
         { { "bricks", "delta", AT("tuned"), MODEL, AT("delta0.safetensors") }, "exists already" },
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
