@@ -12,7 +12,8 @@ typedef struct qn_bench_opts {
     const char *save, *baseline, *html, *svg;
     double seconds;
     // ops
-    const char *filter, *preset;
+    qn_opt_list filters;
+    const char *preset, *config;
     int proof, dtype;
     bool forward_only;
     int64_t batch, length, vocab;

@@ -14,6 +14,8 @@ static const qn_opt options[] = {
     QN_BENCH_MEASURING,
     { "preset", 0, QN_AT_STRING(qn_bench_opts, preset), .value = "NAME", .section = "Model",
       .help = "instead of a folder: this preset with random weights (default: nano)" },
+    { "config", 0, QN_AT_PATH(qn_bench_opts, config), .value = "FILE",
+      .help = "instead of a folder: a config.json, with random weights" },
     { "vocab", 0, QN_AT_INT(qn_bench_opts, vocab), .initial = "512", .min = 2, .max = 1 << 20,
       .help = "size of the preset's vocabulary" },
     { "dtype", 0, QN_AT_CHOICE(qn_bench_opts, dtype), .words = "f32|f16|bf16", .initial = "f32",
@@ -66,8 +68,8 @@ static qn_result check(qn_bench_run *run)
 {
     lists l;
     qn_model_config c;
-    if (run->cli->arg_count && run->o->preset)
-        return qn_fail(QN_ERR_INVALID, "a folder or --preset, not both");
+    if ((run->cli->arg_count != 0) + (run->o->preset != NULL) + (run->o->config != NULL) > 1)
+        return qn_fail(QN_ERR_INVALID, "a folder, --preset or --config, not two of them");
     if (run->o->preset) QN_TRY(qn_model_preset(run->o->preset, run->o->vocab, &c));
     return read_lists(run->o, &l);
 }
@@ -98,7 +100,11 @@ static qn_result fill(qn_store *store)
 // A preset's weights: random, as training starts with them.
 static qn_result make_weights(qn_bench_run *run, qn_dtype dtype, qn_folder *f)
 {
-    QN_TRY(qn_model_preset(run->o->preset ? run->o->preset : "nano", run->o->vocab, &f->config));
+    const qn_bench_opts *o = run->o;
+    if (o->config)
+        QN_TRY(qn_model_config_read(o->config, &f->config));
+    else
+        QN_TRY(qn_model_preset(o->preset ? o->preset : "nano", o->vocab, &f->config));
     QN_TRY(qn_store_create(run->dev, "weights", &f->weights));
     QN_TRY(qn_model_declare(&f->config, f->weights, dtype));
     QN_TRY(qn_store_allocate(f->weights));

@@ -38,8 +38,8 @@ const qn_command qn_command_bench_peak = {
 
 static const qn_opt ops_options[] = {
     QN_BENCH_MEASURING,
-    { "case", 0, QN_AT_STRING(qn_bench_opts, filter), .value = "TEXT",
-      .help = "only cases whose name contains this" },
+    { "case", 0, QN_AT_LIST(qn_bench_opts, filters), .value = "TEXT,...",
+      .help = "only cases whose name contains one of these" },
     { "proof", 0, QN_AT_CHOICE(qn_bench_opts, proof), .words = "forward|gradient|none",
       .initial = "forward", .help = "what is checked against double precision before timing" },
     { "forward-only", 0, QN_AT_FLAG(qn_bench_opts, forward_only), .help = "no gradients" },
@@ -71,7 +71,8 @@ static qn_result measure_ops(qn_bench_run *run)
     qn_bench_ops_opts opts = {
         .ops = run->cli->args,
         .op_count = run->cli->arg_count,
-        .filter = o->filter,
+        .filters = o->filters.items,
+        .filter_count = o->filters.count,
         .proof = (qn_bench_proof)o->proof,
         .backward = !o->forward_only,
         .measure = measuring(run),
@@ -82,7 +83,7 @@ static qn_result measure_ops(qn_bench_run *run)
     QN_TRY(qn_bench_cases(run->dev, &opts, &run->log));
     if (!o->preset && !run->log.count)
         return qn_fail(QN_ERR_INVALID, "no case of these operations is marked for timing%s",
-                       o->filter ? " and has that in its name" : "");
+                       o->filters.count ? " and has such a name" : "");
     if (!o->preset) return QN_OK;
     const qn_bench_model_opts model = {
         .preset = o->preset,

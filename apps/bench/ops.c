@@ -13,6 +13,13 @@ static bool wanted(const qn_bench_ops_opts *opts, const char *op)
     return !opts->op_count;
 }
 
+bool qn_bench_wants(const qn_bench_ops_opts *opts, const char *name)
+{
+    for (size_t i = 0; i < opts->filter_count; i++)
+        if (strstr(name, opts->filters[i])) return true;
+    return !opts->filter_count;
+}
+
 qn_result qn_bench_cases(qn_device *dev, const qn_bench_ops_opts *opts, qn_bench_log *log)
 {
     QN_TRY(qn_check_known(opts->ops, opts->op_count));
@@ -140,6 +147,10 @@ static qn_result add_step(const step_job *j, const qn_times *times,
              100 * (wall - kernels) / wall);
     qn_bench_judge(&r, &times[j->count + 1], flops, bytes, model->peaks);
     r.tokens_per_s = (double)(model->batch * model->positions) / wall;
+    QN_TRY(qn_bench_log_add(log, &r));
+    r = qn_bench_record_start("ops", "kernels", variant, shape);
+    snprintf(r.note, sizeof r.note, "all nodes of the step");
+    qn_bench_judge(&r, &times[j->count], flops, bytes, model->peaks);
     return qn_bench_log_add(log, &r);
 }
 

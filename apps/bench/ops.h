@@ -14,7 +14,8 @@ typedef enum qn_bench_proof {
 typedef struct qn_bench_ops_opts {
     const char *const *ops; // these only; op_count 0: all
     size_t op_count;
-    const char *filter; // cases whose name contains it; NULL: all
+    const char *const *filters; // cases whose name contains one of them; filter_count 0: all
+    size_t filter_count;
     qn_bench_proof proof;
     bool backward; // time gradients too
     qn_measure_opts measure;
@@ -22,6 +23,8 @@ typedef struct qn_bench_ops_opts {
     bool (*go_on)(void); // asked between measurements; NULL: always
 } qn_bench_ops_opts;
 
+// Whether a case of this name is asked for.
+bool qn_bench_wants(const qn_bench_ops_opts *opts, const char *name);
 // The cases of the registered suites that are marked for timing.
 qn_result qn_bench_cases(qn_device *dev, const qn_bench_ops_opts *opts, qn_bench_log *log);
 

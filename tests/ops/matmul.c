@@ -205,6 +205,7 @@ static const qn_case cases[] = {
     BENCH("nn_2048x128x64", 2048, 128, 64, 0),
     BENCH("nn_1024x256x128", 1024, 256, 128, 0),
     BENCH("nn_1024x512x256", 1024, 512, 256, 0),
+    BENCH("nn_2048x512x256", 2048, 512, 256, 0), // rows of the experts' 1024x2_e16_256x512
     BENCH("nt_1024x512x256", 1024, 512, 256, TB),
     BENCH("nt_1024x256x512", 1024, 256, 512, TB),
     BENCH("tn_256x512x1024", 256, 512, 1024, TA),

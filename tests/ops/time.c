@@ -199,7 +199,7 @@ qn_result qn_time_op(const char *op, const qn_op_test *test, qn_device *dev,
 {
     for (size_t i = 0; i < test->case_count; i++) {
         const qn_case *c = &test->cases[i];
-        if (!c->bench || (opts->filter && !strstr(c->name, opts->filter))) continue;
+        if (!c->bench || !qn_bench_wants(opts, c->name)) continue;
         if (opts->go_on && !opts->go_on()) return qn_fail(QN_ERR_CANCELLED, "interrupted");
         QN_TRY(time_case(op, c, dev, opts, log));
     }
