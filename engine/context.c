@@ -203,6 +203,8 @@ static qn_result watch(qn_context *ctx)
         (PFN_vkCmdBeginDebugUtilsLabelEXT)instance_function(ctx, "vkCmdBeginDebugUtilsLabelEXT");
     ctx->end_label =
         (PFN_vkCmdEndDebugUtilsLabelEXT)instance_function(ctx, "vkCmdEndDebugUtilsLabelEXT");
+    ctx->queue_label = (PFN_vkQueueInsertDebugUtilsLabelEXT)instance_function(
+        ctx, "vkQueueInsertDebugUtilsLabelEXT");
     if (!ctx->validate) return QN_OK;
     VkDebugUtilsMessengerCreateInfoEXT info = messenger_info(ctx);
     return qn_vk_result(NULL, create(ctx->instance, &info, NULL, &ctx->messenger),

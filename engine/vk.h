@@ -32,6 +32,7 @@ struct qn_context {
     PFN_vkSetDebugUtilsObjectNameEXT set_name;
     PFN_vkCmdBeginDebugUtilsLabelEXT begin_label;
     PFN_vkCmdEndDebugUtilsLabelEXT end_label;
+    PFN_vkQueueInsertDebugUtilsLabelEXT queue_label;
 };
 
 // ---------------------------------------------------------------------------------- adapters

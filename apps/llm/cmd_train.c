@@ -16,7 +16,7 @@
 
 typedef struct train_opts {
     qn_opt_list text, only;
-    const char *out, *preset, *config, *tokenizer, *init, *top, *scores;
+    const char *out, *preset, *config, *tokenizer, *init, *top, *scores, *capture;
     double percent;
     int aux;
     bool demo, fresh, profile, dry_run;
@@ -99,6 +99,8 @@ static const qn_opt options[] = {
       .help = "say what would be trained and the memory it takes, then stop" },
     { "profile", 0, QN_AT_FLAG(train_opts, profile),
       .help = "at the end, print the time per operation, submissions and host time" },
+    { "capture", 0, QN_AT_STRING(train_opts, capture), .value = "step=N",
+      .help = "make step N a frame of RenderDoc or of AMD's profiler, when started from there" },
     { 0 },
 };
 
@@ -240,6 +242,16 @@ static bool on_event(void *user, const qn_train_event *e)
     return s->status == QN_OK && !qn_interrupted();
 }
 
+// N of "step=N", at least 1; 0: none, -1: something else.
+static int64_t captured_step(const char *text)
+{
+    long long n = 0;
+    int end = 0;
+    if (!text) return 0;
+    if (sscanf(text, "step=%lld%n", &n, &end) != 1 || text[end] || n < 1) return -1;
+    return n;
+}
+
 static qn_train_opts options_of(const qn_cli *cli, const train_opts *o)
 {
     static const qn_dtype dtypes[] = { QN_F32, QN_F16, QN_BF16 };
@@ -252,7 +264,7 @@ static qn_train_opts options_of(const qn_cli *cli, const train_opts *o)
         .aux = o->aux, .init = o->init, .aux_weight = o->aux_weight, .dropout = o->dropout, .held_out = o->held_out,
         .eval_every = o->eval_every, .save_every = o->save_every, .eval_tokens = o->eval_tokens,
         .weights = dtypes[o->dtype], .seed = (uint64_t)cli->seed, .fresh = o->fresh,
-        .profile = o->profile,
+        .profile = o->profile, .capture = captured_step(o->capture),
     };
 }
 
@@ -326,6 +338,8 @@ static int run(const qn_cli *cli, const void *opts)
     if (!o->text.count && !o->demo)
         return qn_cli_misuse(cli, "what to train on is missing: give --text FILE, or --demo");
     if (!o->out) return qn_cli_misuse(cli, "--out DIR is missing: where the model goes");
+    if (captured_step(o->capture) < 0)
+        return qn_cli_misuse(cli, "--capture: found \"%.40s\", expected step=N", o->capture);
     session s = { .cli = cli, .o = o };
     if (o->only.count && qn_part_open(o->only.items, o->only.count, &s.part) != QN_OK)
         return qn_cli_misuse(cli, "--train-only: %s", qn_error_message());

@@ -315,7 +315,13 @@ static qn_result step(run *r)
     next_batch(r);
     const int64_t n = r->state.step + 1;
     double rate = rate_of(r, n);
+    const bool capture = r->o->capture == n, there = capture && qn_capture_begin(r->dev);
     QN_TRY(qn_trainer_step(r->trainer, n, rate, r->ids, r->labels, &r->event.report));
+    if (capture && !qn_capture_end(r->dev) && there)
+        qn_log(QN_LOG_WARN, "RenderDoc made no capture of step %lld", (long long)n);
+    if (capture && !there)
+        qn_log(QN_LOG_WARN, "step %lld: no capture, as this was not started from RenderDoc; it is "
+                            "labelled as a frame for other tools", (long long)n);
     r->state.step = n;
     r->event.learning_rate = rate;
     const double tokens = (double)(r->o->batch * r->o->positions * r->o->accumulate);

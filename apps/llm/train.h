@@ -33,6 +33,7 @@ typedef struct qn_train_opts {
     uint64_t seed;
     bool fresh;                // start anew in a directory that holds a training state
     bool profile;
+    int64_t capture;           // this step becomes a graphics debugger's frame; 0: none
 } qn_train_opts;
 
 // What the run tells. Which members count depends on the event.

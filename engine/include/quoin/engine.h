@@ -209,6 +209,12 @@ typedef struct qn_span {
 // Spans of the last finished submit, in order. Waits. Writes at most `capacity`.
 QN_API qn_result qn_stream_timings(qn_stream *s, qn_span *out, size_t capacity, size_t *count);
 
+// What is submitted between the two becomes one frame of a graphics debugger: a capture where
+// RenderDoc has loaded itself into this process, and labels that AMD's profiler takes for the ends
+// of a frame. Without either: nothing. True when RenderDoc is there; when it has made a capture.
+QN_API bool qn_capture_begin(qn_device *dev);
+QN_API bool qn_capture_end(qn_device *dev);
+
 typedef struct qn_stream_stats {
     uint32_t dispatches, barriers, copies, submissions; // recorded
     double longest;                                     // seconds of the longest submission seen
