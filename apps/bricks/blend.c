@@ -40,8 +40,10 @@ void qn_blend_destroy(qn_blend **blend)
         room_free(&set->result);
         room_free(&set->readback);
     }
-    room *rooms[] = { &b->params, &b->sums,      &b->masks,     &b->plane, &b->means, &b->state,
-                      &b->bins,   &b->before[0], &b->before[1], &b->table, &b->open };
+    room *rooms[] = {
+        &b->params, &b->sums,      &b->masks,     &b->plane, &b->means, &b->state,
+        &b->bins,   &b->before[0], &b->before[1], &b->table, &b->open,  &b->doubtful
+    };
     for (size_t i = 0; i < sizeof rooms / sizeof *rooms; i++) room_free(rooms[i]);
     qn_free(b);
 }

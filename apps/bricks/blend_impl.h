@@ -33,7 +33,7 @@ struct qn_blend {
     int set;
     qn_blend_tensor t;
     qn_stream *stream; // NULL: nothing recorded
-    room params, sums, masks, plane, means, state, before[2], bins, table, open;
+    room params, sums, masks, plane, means, state, before[2], bins, table, open, doubtful;
 };
 
 // At least `size` bytes, contents undefined when it grows.

@@ -384,24 +384,56 @@ static qn_result draw_plain(qn_blend *b, int x, int base, const qn_blend_random 
 static uint32_t log2_bins(uint64_t width)
 {
     uint32_t bits = 5;
-    while (bits < 10 && ((uint64_t)1 << bits) < width / 4) bits++;
+    while (bits < 8 && ((uint64_t)1 << bits) < width / 16) bits++;
     return bits;
 }
 
-// The mask of some rows, in three passes over them; elements that the bins do not decide are
-// counted out one by one.
+// The number at the head of a list.
+static qn_result list_length(qn_blend *b, const room *list, uint32_t *out)
+{
+    QN_TRY(qn_blend_flush(b));
+    return qn_buffer_read(list->buffer, 0, out, sizeof *out);
+}
+
+// The mask of some rows: what the drawn number alone decides, and a list of the rest.
+static qn_result draw_certain(qn_blend *b, const qn_dispatch *rank, const qn_blend_random *random,
+                              uint64_t at, uint64_t count)
+{
+    const merge_rank_args *of = rank->args;
+    merge_reduce_args args = { .rows = 1,
+                               .width = (u32)count,
+                               .parts = (u32)qn_ceil_div(count, SEGMENT),
+                               .first = (u32)at,
+                               .mask = of->mask,
+                               .lowest = of->lowest };
+    random_args(random, &args);
+    args.highest = (f32)(random->lowest + random->slope * (double)(random->row_width - 1));
+    qn_dispatch d = { .kernel = QN_K_merge_reduce,
+                      .storage = b->t.storage,
+                      .args = &args,
+                      .args_size = sizeof args,
+                      .constants = { DRAW, 1, 0, 0, 1, 1, 0 },
+                      .rounds = 4000 };
+    d.buffers[0] = rank->buffers[0];
+    d.buffers[2] = rank->buffers[1];
+    d.buffers[4] = qn_all(&b->masks);
+    d.buffers[6] = qn_all(&b->open);
+    d.buffers[7] = qn_all(&b->sums);
+    qn_blend_groups(args.parts, d.groups);
+    return qn_blend_dispatch(b, &d);
+}
+
 static qn_result draw_rows(qn_blend *b, int x, int base, const qn_blend_random *random, size_t mask,
                            uint64_t first, uint64_t rows)
 {
     uint64_t width = random->row_width, count = rows * width, at = first * width;
-    uint32_t bits = log2_bins(width), aligned = width % 4 == 0;
     qn_stream *s;
     QN_TRY(qn_blend_stream(b, &s));
-    QN_TRY(qn_stream_fill(s, (qn_range){ b->open.buffer, 0, 256 }, 0));
+    QN_TRY(qn_stream_fill(s, (qn_range){ b->doubtful.buffer, 0, 256 }, 0));
     QN_TRY(qn_stream_fill(s, qn_all(&b->table), 0));
     merge_rank_args args = { (u32)rows,
                              (u32)width,
-                             (u32)first,
+                             0,
                              (u32)at,
                              (u32)(mask * mask_words(b)),
                              (u32)random->seed,
@@ -414,52 +446,31 @@ static qn_result draw_rows(qn_blend *b, int x, int base, const qn_blend_random *
                          .storage = b->t.storage,
                          .args = &args,
                          .args_size = sizeof args,
-                         .constants = { 0, aligned, bits } };
+                         .constants = { 0, width % 4 == 0, log2_bins(width) } };
     rank.buffers[0] = qn_blend_input(b, x, at, count);
     rank.buffers[1] = qn_blend_input(b, base, at, count);
     rank.buffers[2] = qn_all(&b->table);
     rank.buffers[3] = qn_all(&b->masks);
     rank.buffers[4] = qn_all(&b->open);
+    rank.buffers[5] = qn_all(&b->doubtful);
     bool flat = b->info->kernel_class == QN_CLASS_FLAT;
     qn_blend_groups(flat ? qn_ceil_div(rows, b->info->subgroup_size) : rows, rank.groups);
     for (uint32_t step = 0; step < 3; step++) {
         rank.constants[0] = step;
-        rank.rounds = step == 2 ? 1024 : width / 4 + 1;
+        rank.rounds = step == 2 ? 256 : width / 4 + 1;
         QN_TRY(qn_blend_dispatch(b, &rank));
     }
-    reduction n = { .mode = DRAW, .x = x, .z = QN_BLEND_NONE, .base = base };
-    random_args(random, &n.args);
-    merge_reduce_args draw = n.args;
-    draw.rows = 1;
-    draw.width = (u32)count;
-    draw.parts = (u32)qn_ceil_div(count, SEGMENT);
-    draw.first = (u32)at;
-    draw.mask = args.mask;
-    draw.row_width = (u32)width;
-    draw.row_first = (u32)first;
-    draw.lowest = args.lowest;
-    draw.slope = args.slope;
-    qn_dispatch d = { .kernel = QN_K_merge_reduce,
-                      .storage = b->t.storage,
-                      .args = &draw,
-                      .args_size = sizeof draw,
-                      .constants = { DRAW, 1, 0, 0, 1, bits, 0 },
-                      .rounds = 4000 };
-    d.buffers[0] = rank.buffers[0];
-    d.buffers[2] = rank.buffers[1];
-    d.buffers[4] = rank.buffers[3];
-    d.buffers[5] = rank.buffers[2];
-    d.buffers[6] = rank.buffers[4];
-    d.buffers[7] = qn_all(&b->sums);
-    qn_blend_groups(draw.parts, d.groups);
-    QN_TRY(qn_blend_dispatch(b, &d));
-    QN_TRY(qn_blend_flush(b));
-    uint32_t undecided;
-    QN_TRY(qn_buffer_read(b->open.buffer, 0, &undecided, sizeof undecided));
-    if (!undecided) return QN_OK;
+    QN_TRY(draw_certain(b, &rank, random, at, count));
+    args.items = (u32)qn_ceil_div(count, SEGMENT);
     rank.constants[0] = 3;
+    rank.rounds = SEGMENT;
+    qn_blend_groups(args.items, rank.groups);
+    QN_TRY(qn_blend_dispatch(b, &rank));
+    QN_TRY(list_length(b, &b->doubtful, &args.items));
+    if (!args.items) return QN_OK;
+    rank.constants[0] = 4;
     rank.rounds = width / (4 * qn_blend_lanes(b)) + 2;
-    qn_blend_groups(undecided, rank.groups);
+    qn_blend_groups(args.items, rank.groups);
     return qn_blend_dispatch(b, &rank);
 }
 
@@ -472,9 +483,12 @@ static qn_result draw_ranked(qn_blend *b, int x, int base, const qn_blend_random
     uint64_t step = qn_blend_rows(b, width, qn_smaller(b->window, table / bins * width));
     step = qn_smaller(step, rows);
     QN_TRY(qn_room(b, &b->table, step * bins * 4, QN_MEMORY_DEVICE, "merge bins of rows"));
-    QN_TRY(qn_room(b, &b->open, 256 + step * width * 4, QN_MEMORY_DEVICE, "merge open elements"));
-    QN_TRY(qn_room(b, &b->sums, qn_ceil_div(step * width, SEGMENT) * 3 * sizeof(float),
-                   QN_MEMORY_DEVICE, "merge sums"));
+    uint64_t segments = qn_ceil_div(step * width, SEGMENT);
+    QN_TRY(qn_room(b, &b->open, segments * (SEGMENT + qn_blend_lanes(b)) * 4, QN_MEMORY_DEVICE,
+                   "merge open elements"));
+    QN_TRY(qn_room(b, &b->doubtful, 256 + step * width * 4, QN_MEMORY_DEVICE,
+                   "merge elements to be ranked"));
+    QN_TRY(qn_room(b, &b->sums, segments * 3 * sizeof(float), QN_MEMORY_DEVICE, "merge sums"));
     for (uint64_t first = 0; first < rows; first += step)
         QN_TRY(draw_rows(b, x, base, random, mask, first, qn_smaller(step, rows - first)));
     return qn_blend_l1(b, x, base, &(qn_blend_keep){ .kind = QN_KEEP_MASK, .mask = mask }, sums);

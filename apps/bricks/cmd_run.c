@@ -18,7 +18,10 @@ typedef struct run_opts {
     bool accepted, cuda;
 } run_opts;
 
-#define ACCEPTED(word) { word, 0, QN_AT_FLAG(run_opts, accepted), .help = "accepted, no effect" }
+#define ACCEPTED(word)                                                                             \
+    {                                                                                              \
+        word, 0, QN_AT_FLAG(run_opts, accepted), .help = "accepted, no effect"                     \
+    }
 
 static const qn_opt options[] = {
     { "models", 0, QN_AT_PATH(run_opts, models), .value = "DIR",
@@ -28,8 +31,8 @@ static const qn_opt options[] = {
     { "force", 'f', QN_AT_FLAG(run_opts, force), .help = "replace a model that is in the folder" },
     { "out-shard-size", 0, QN_AT_STRING(run_opts, out_shard_size), .value = "N", .initial = "5B",
       .help = "bytes of a file, with k, m or b for 1e3, 1e6, 1e9; 0: one file" },
-    { "random-seed", 0, QN_AT_INT(run_opts, seed), .min = 0, .max = 9007199254740991, .initial = "0",
-      .help = "of the random methods" },
+    { "random-seed", 0, QN_AT_INT(run_opts, seed), .min = 0, .max = 9007199254740991,
+      .initial = "0", .help = "of the random methods" },
     { "allow-crimes", 0, QN_AT_FLAG(run_opts, allow_crimes),
       .help = "merge models of different architectures" },
     { "intermediate-dir", 0, QN_AT_PATH(run_opts, intermediate), .value = "DIR",
@@ -78,7 +81,7 @@ static bool parse_shard_size(const char *s, uint64_t *out)
 // ---------------------------------------------------------------------------------- dry run
 
 static const qn_column columns[] = {
-    { .key = "tensor" }, { .key = "dtype" }, { .key = "shape" },
+    { .key = "tensor" },     { .key = "dtype" },   { .key = "shape" },
     { .key = "parameters" }, { .key = "sources" },
 };
 
@@ -90,8 +93,9 @@ static size_t put_params(char *text, size_t size, const qn_method *m, const qn_m
     for (size_t i = 0; i < m->param_count && at < size; i++) {
         const qn_method_param *p = &m->params[i];
         if (p->of_model != of_model || (p->required && !(given->given >> p->param & 1))) continue;
-        at += (size_t)snprintf(text + at, size - at, "%s%s=%.6g", at ? " " : "",
-                               qn_merge_param_name(p->param), qn_merge_param_of(m, given, p->param));
+        at +=
+            (size_t)snprintf(text + at, size - at, "%s%s=%.6g", at ? " " : "",
+                             qn_merge_param_name(p->param), qn_merge_param_of(m, given, p->param));
     }
     return at < size ? at : size;
 }
@@ -113,8 +117,9 @@ static qn_result show_output(qn_report *report, const qn_merge_output *o)
                                (int)i == t->base ? " (base)" : "", *own ? " [" : "", own,
                                *own ? "]" : "");
     }
-    return qn_report_row(report, (qn_value[]){ QN_TEXT(t->name), QN_TEXT(qn_st_dtype_name(t->stored)),
-                                               QN_TEXT(shape), QN_TEXT(params), QN_TEXT(sources) });
+    return qn_report_row(report,
+                         (qn_value[]){ QN_TEXT(t->name), QN_TEXT(qn_st_dtype_name(t->stored)),
+                                       QN_TEXT(shape), QN_TEXT(params), QN_TEXT(sources) });
 }
 
 static qn_result show_plan(const qn_cli *cli, const qn_recipe *recipe, const qn_merge_opts *o)
@@ -166,12 +171,12 @@ static qn_result run_one(job *j, const qn_recipe *recipe, const char *out)
     QN_TRY(r);
     double moved = (double)(stats.read + stats.written);
     if (j->cli->json)
-        printf("{\"out\": \"%s\", \"tensors\": %zu, \"kept\": %zu, \"read\": %llu, \"written\": %llu, "
-               "\"seconds\": %.3f, \"memory_peak\": %llu, \"device_peak\": %llu, \"bound\": %llu}\n",
-               out, stats.tensors, stats.kept, (unsigned long long)stats.read,
-               (unsigned long long)stats.written, stats.seconds,
-               (unsigned long long)qn_memory_peak(), (unsigned long long)stats.device_peak,
-               (unsigned long long)stats.bound);
+        printf(
+            "{\"out\": \"%s\", \"tensors\": %zu, \"kept\": %zu, \"read\": %llu, \"written\": %llu, "
+            "\"seconds\": %.3f, \"memory_peak\": %llu, \"device_peak\": %llu, \"bound\": %llu}\n",
+            out, stats.tensors, stats.kept, (unsigned long long)stats.read,
+            (unsigned long long)stats.written, stats.seconds, (unsigned long long)qn_memory_peak(),
+            (unsigned long long)stats.device_peak, (unsigned long long)stats.bound);
     else
         printf("%s: %zu tensors%s, %.2f GB in %.1f s (%.0f MB/s); peak memory %s, of it %s for the "
                "device; bound %s\n",
@@ -272,7 +277,8 @@ static int run(const qn_cli *cli, const void *opts)
     if (!out) out = "merged";
     if (!parse_shard_size(o->out_shard_size, &j.merge.shard_size))
         return qn_cli_misuse(cli, "--out-shard-size: a size like 5B, 200m or 1000 was expected");
-    j.merge.plan = (qn_merge_plan_opts){ .models = o->models, .allow_crimes = o->allow_crimes,
+    j.merge.plan = (qn_merge_plan_opts){ .models = o->models,
+                                         .allow_crimes = o->allow_crimes,
                                          .seed = (uint64_t)o->seed };
     j.merge.no_tokenizer = o->no_copy_tokenizer;
     j.merge.no_card = o->no_card;
@@ -301,14 +307,15 @@ const qn_command qn_command_merge_run = {
     .args = "RECIPE [OUT]",
     .args_min = 1,
     .args_max = 2,
-    .about = "Runs a merge recipe: the YAML files of mergekit, with all methods, gradients, filters, "
-             "slices, tokenizer options, adapters (MODEL+LORA) and several documents in one file. "
-             "Models are folders on this machine; nothing is downloaded.\n\n"
-             "Arithmetic is f32 on the Vulkan device, rounded once. Reading, arithmetic and writing "
-             "overlap. Each shard appears when it is complete; after an interruption the same "
-             "command goes on behind the last one. Beside the model stand its card, the recipe, and "
-             "quoin_merge.json, which says for every tensor where it came from and with which "
-             "parameters.",
+    .about =
+        "Runs a merge recipe: the YAML files of mergekit, with all methods, gradients, filters, "
+        "slices, tokenizer options, adapters (MODEL+LORA) and several documents in one file. "
+        "Models are folders on this machine; nothing is downloaded.\n\n"
+        "Arithmetic is f32 on the Vulkan device, rounded once. Reading, arithmetic and writing "
+        "overlap. Each shard appears when it is complete; after an interruption the same "
+        "command goes on behind the last one. Beside the model stand its card, the recipe, and "
+        "quoin_merge.json, which says for every tensor where it came from and with which "
+        "parameters.",
     .examples = "quoin merge run recipe.yml merged --models ~/models\n"
                 "quoin merge run recipe.yml --dry-run\n"
                 "quoin merge run recipe.yml merged --out-shard-size 2B --random-seed 7",

@@ -224,8 +224,27 @@ static qn_result order_outputs(run *r, const qn_merge_output **list, size_t *cou
     }
 }
 
+// Room for the largest tensors at once: buffers that grow bit by bit are filled with zeros each time.
+static qn_result reserve(run *r, const qn_merge_output *const *list, size_t count)
+{
+    for (int set = 0; set < QN_BLEND_SETS; set++) {
+        const qn_merge_tensor *in = NULL, *out = NULL;
+        for (size_t i = (size_t)set; i < count; i += QN_BLEND_SETS) {
+            const qn_merge_tensor *t = &list[i]->tensor;
+            if (t->copied) continue;
+            if (!in || qn_merge_slot_bytes(t) > qn_merge_slot_bytes(in)) in = t;
+            if (!out || qn_merge_out_bytes(t) > qn_merge_out_bytes(out)) out = t;
+        }
+        if (!in) continue;
+        QN_TRY(qn_merge_reserve_inputs(r->blend, set, in));
+        QN_TRY(qn_merge_reserve_output(r->blend, set, out));
+    }
+    return QN_OK;
+}
+
 static qn_result pipeline(run *r, const qn_merge_output *const *list, size_t count)
 {
+    QN_TRY(reserve(r, list, count));
     QN_TRY(read_ahead(r, count ? list[0] : NULL, 0));
     for (size_t i = 0; i < count; i++) {
         const qn_safetensor *due;

@@ -8,9 +8,6 @@ QN_ARGS_BEGIN(merge_reduce)
     u32 low, low_index, high, high_index; // keys that are kept, see keep()
     u32 seed_low, seed_high, stream, model; // of the random numbers
     u32 drawn;     // kept when the drawn 24 bits are below this
-    u32 row_width; // ranked draws: elements of a row
-    u32 row_first; // ... and the first row that the table knows
-    f32 lowest;    // ... and the probability of rank 0 ...
-    f32 slope;     // ... and how much each rank adds
+    f32 lowest, highest; // ranked draws: probabilities of the first and the last rank
     f32 epsilon;   // what counts as a difference
 QN_ARGS_END(merge_reduce)

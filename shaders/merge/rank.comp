@@ -1,7 +1,8 @@
 // Ranked random masks: the bins of rank.glsl for every row (STEP 0 largest key, 1 counts, 2 sums
-// before each bin), and the elements whose fate the bins leave open (STEP 3): their rank is counted
-// out, equal magnitudes in order of their index. One invocation per row in steps 0 to 2 of the flat
-// form, which spares it atomics; else one group per row, and per open element in step 3. [della]
+// before each bin); then the elements whose rank decides: by their bin (STEP 3), and where a bin holds
+// both fates by counting the rank out (STEP 4), equal magnitudes in order of their index. Steps 0
+// to 2: one invocation per row in the flat form, which spares it atomics, else one group; step 3:
+// one invocation per list of reduce.comp; step 4: one group per element of the second list. [della]
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "types.glsl"
@@ -10,7 +11,7 @@
 #include "args/merge_rank.h"
 layout(constant_id = 1) const uint STEP = 0;
 layout(constant_id = 2) const uint ALIGNED = 1;
-layout(constant_id = 3) const uint RANKED = 10;
+layout(constant_id = 3) const uint RANKED = 8;
 #include "merge/merge.glsl"
 #include "reduce.glsl"
 #include "merge/rank.glsl"
@@ -20,6 +21,7 @@ BIND_X(1, base)
 BIND_RW(2, table, uint)
 BIND_RW(3, masks, uint)
 BIND_R(4, open, uint)
+BIND_RW(5, doubtful, uint)
 
 #define AT4(name, e) (ALIGNED == 1 ? LOADX4(name, (e) >> 2)                                        \
                                    : vec4(LOADX1(name, e), LOADX1(name, (e) + 1),                  \
@@ -75,29 +77,59 @@ void bins()
     }
 }
 
+uint key_of(uint e)
+{
+    return floatBitsToUint(LOADX1(x, e) - LOADX1(base, e)) & 0x7fffffffu;
+}
+
+float draw(uint g)
+{
+    uvec4 u = philox(uvec4(g >> 2, 0u, a.stream, a.model), uvec2(a.seed_low, a.seed_high)) >> 8;
+    return float(u[g & 3u]) * (1.0 / 16777216.0);
+}
+
+void keep_element(uint g) { atomicOr(masks[a.mask + (g >> 5)], 1u << (g & 31u)); }
+
+void by_bin()
+{
+    const uint SEGMENT = 4096; // of reduce.comp
+    uint list = group_index() * GROUP + gl_LocalInvocationID.x;
+    if (list >= a.items * GROUP) return;
+    uint n = open[a.items * SEGMENT + list];
+    for (uint i = 0; i < n; i++) {
+        uint g = open[list * (SEGMENT / GROUP) + i], e = g - a.first, row = e / a.width;
+        uint at = row * rank_stride(), bin = rank_bin(key_of(e), table[at + RANK_BINS]);
+        uint from = table[at + bin], to = bin + 1 < RANK_BINS ? table[at + bin + 1] : a.width;
+        float chance = draw(g);
+        if (chance < rank_chance(from, a.lowest, a.slope))
+            keep_element(g);
+        else if (chance < rank_chance(to - 1, a.lowest, a.slope))
+            doubtful[1 + atomicAdd(doubtful[0], 1)] = g;
+    }
+}
+
 void count_out()
 {
     uint item = group_index();
-    if (item >= open[0]) return;
-    uint g = open[1 + item], e = g - a.first, row = e / a.width, column = e - row * a.width;
-    uint mine = row_keys(row, column & ~3u)[column & 3u];
-    uint below = 0;
+    if (item >= a.items) return;
+    uint g = doubtful[1 + item], e = g - a.first, row = e / a.width, column = e - row * a.width;
+    uint mine = key_of(e), below = 0;
     for (uint c = 4 * gl_LocalInvocationID.x; c < a.width; c += 4 * GROUP) {
         uvec4 key = row_keys(row, c);
         [[unroll]] for (uint j = 0; j < 4; j++)
             below += uint(key[j] < mine || (key[j] == mine && c + j < column));
     }
     uint rank = uint(group_sum(float(below))); // exact below 2^24
-    uvec4 u = philox(uvec4(g >> 2, 0u, a.stream, a.model), uvec2(a.seed_low, a.seed_high)) >> 8;
-    float chance = float(u[g & 3u]) * (1.0 / 16777216.0);
-    if (gl_LocalInvocationID.x == 0 && chance < rank_chance(rank, a.lowest, a.slope))
-        atomicOr(masks[a.mask + (g >> 5)], 1u << (g & 31u));
+    if (gl_LocalInvocationID.x == 0 && draw(g) < rank_chance(rank, a.lowest, a.slope))
+        keep_element(g);
 }
 
 void main()
 {
     if (STEP < 3)
         bins();
+    else if (STEP == 3)
+        by_bin();
     else
         count_out();
 }

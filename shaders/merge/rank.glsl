@@ -1,5 +1,6 @@
-// Ranks of magnitudes within rows, by bins: the top bins of a row cover the 32 octaves below its
-// largest magnitude evenly in the logarithm. RANKED is log2 of the number of bins, 5 to 10.
+// Ranks of magnitudes within rows, by bins: they cover the 8 octaves below a row's largest
+// magnitude evenly in the logarithm; smaller ones fall into the first. RANKED is log2 of the number
+// of bins, 5 to 8.
 // A row of the table: the number of elements in the bins before each one, then the largest key.
 const uint RANK_BINS = 1u << RANKED;
 
@@ -7,7 +8,7 @@ uint rank_stride() { return RANK_BINS + 1; }
 
 uint rank_bin(uint key, uint highest)
 {
-    int shift = 28 - int(RANKED);
+    int shift = 26 - int(RANKED);
     return uint(max(int(key >> shift) - int(highest >> shift) + int(RANK_BINS) - 1, 0));
 }
 

@@ -21,19 +21,18 @@ layout(constant_id = 2) const uint HAS_BASE = 1;
 layout(constant_id = 3) const uint KEEP = 0;    // 0: all, 1: by key, 2: by mask
 layout(constant_id = 4) const uint PLANE = 0;   // keys are those of the plane
 layout(constant_id = 5) const uint ALIGNED = 1; // rows are whole vec4s
-layout(constant_id = 6) const uint RANKED = 0;  // log2 of the bins of a row, 0: not ranked
+layout(constant_id = 6) const uint RANKED = 0;  // draws depend on ranks
 layout(constant_id = 7) const uint LOW_BELOW = 0; // see kept_keys()
 #include "merge/merge.glsl"
 #include "reduce.glsl"
-#include "merge/rank.glsl"
 
 BIND_X(0, x)
 BIND_X(1, z)
 BIND_X(2, base)
 BIND_T(3, plane)
 BIND_RW(4, masks, uint)
-BIND_R(5, table, uint) // ranked: bins of rows; DIVERGE: per row the shift of x and the log-sum of base
-BIND_RW(6, open, uint) // ranked: how many elements bins do not decide, then which
+BIND_R(5, table, uint) // DIVERGE: per row the shift of x and the log-sum of base
+BIND_W(6, open, uint) // ranked: lists of elements, [segments, GROUP, SEGMENT / GROUP], their lengths
 BIND_W(7, sums, float) // [segments, 3]
 
 const uint SEGMENT = 4096;
@@ -65,7 +64,10 @@ float divergence(float d, float b, float shift, float logsum)
     return floor_ * excess(delta / floor_);
 }
 
-// Elements e .. e + 3 of the tensor: their bits of the mask. `open` takes what needs a rank.
+// Ranked: this invocation's list of elements that need their rank, and how many there are.
+uint list_at = 0, listed = 0;
+
+// Elements e .. e + 3 of the tensor: their bits of the mask; `open` takes what needs a rank.
 uint draw4(vec4 d, uint e, bvec4 in_)
 {
     uvec4 u = philox(uvec4(e >> 2, 0u, a.stream, a.model), uvec2(a.seed_low, a.seed_high)) >> 8;
@@ -76,14 +78,11 @@ uint draw4(vec4 d, uint e, bvec4 in_)
             bits |= uint(u[j] < a.drawn) << j;
             continue;
         }
+        // Certain below the probability of rank 0 and above that of the last one; else listed.
         float chance = float(u[j]) * (1.0 / 16777216.0);
-        uint row = (e + j) / a.row_width - a.row_first, key = floatBitsToUint(abs(d[j]));
-        uint at = row * rank_stride(), bin = rank_bin(key, table[at + RANK_BINS]);
-        uint from = table[at + bin], to = bin + 1 < RANK_BINS ? table[at + bin + 1] : a.row_width;
-        bool kept = chance < rank_chance(from, a.lowest, a.slope);
-        bool could = chance < rank_chance(to - 1, a.lowest, a.slope);
+        bool kept = chance < a.lowest;
         bits |= uint(kept) << j;
-        if (could && !kept && key != 0) open[1 + atomicAdd(open[0], 1)] = e + j;
+        if (chance < a.highest && !kept && d[j] != 0.0) open[list_at + listed++] = e + j;
     }
     return bits;
 }
@@ -162,6 +161,7 @@ void main()
     uint end = min(start + SEGMENT, (row + 1) * a.width);
     float high = 0.0;
     if (MODE == LOGSUM) high = highest(start, end);
+    list_at = segment * SEGMENT + gl_LocalInvocationID.x * (SEGMENT / GROUP);
     vec4 sum[3] = vec4[3](vec4(0.0), vec4(0.0), vec4(0.0));
     for (uint e = start + 32 * gl_LocalInvocationID.x; e < end; e += 32 * GROUP) {
         vec4 s[3] = vec4[3](vec4(0.0), vec4(0.0), vec4(0.0)); // two levels: less rounding
@@ -174,6 +174,8 @@ void main()
         sum[1] += s[1];
         sum[2] += s[2];
     }
+    if (RANKED == 1)
+        open[a.parts * SEGMENT + segment * GROUP + gl_LocalInvocationID.x] = listed;
     if (MODE == MARK) return;
     vec2 t = group_sum(vec2(sum4(sum[0]), sum4(sum[1])));
     float u = group_sum(sum4(sum[2]));
