@@ -56,6 +56,8 @@ void qn_memory_read(qn_graph *g, const qn_lm_opts *o, const qn_memory_shape *s, 
             t = qn_reshape(g, t, QN_SHAPE(t->shape.dim[0], t->shape.dim[2]));
             t = qn_embedding(g, t, o->memory_rows);
         }
+        // The convolution's gradient reads its start rows after new ones have taken their place.
+        if (t && !o->memory_rows && p == 2) t = qn_scale(g, t, 1, 0);
         *to[p] = t ? qn_reshape(g, t, p == 2 ? rows : matrix) : NULL;
     }
 }

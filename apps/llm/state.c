@@ -11,14 +11,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { STORES = 3 };
-static const char *const prefixes[STORES] = { "weights.", "mean.", "square." };
+enum { STORES = 4 };
+static const char *const prefixes[STORES] = { "weights.", "mean.", "square.", "memory." };
 
-static void stores_of(qn_trainer *t, qn_store *stores[STORES])
+// How many there are; the last is missing where nothing is remembered from step to step.
+static size_t stores_of(qn_trainer *t, qn_store *stores[STORES])
 {
     stores[0] = qn_trainer_weights(t);
     stores[1] = qn_trainer_moments(t, 0);
     stores[2] = qn_trainer_moments(t, 1);
+    stores[3] = qn_trainer_remembered(t);
+    return stores[3] ? STORES : STORES - 1;
 }
 
 static char *state_path(const char *dir)
@@ -46,10 +49,10 @@ qn_result qn_state_save(const char *dir, const qn_train_state *s, qn_trainer *t)
         { "steps", steps },
     };
     qn_store *stores[STORES];
-    stores_of(t, stores);
+    const size_t count = stores_of(t, stores);
     char *path = state_path(dir);
     if (!path) return qn_no_memory(strlen(dir));
-    qn_result r = qn_store_write_file((const qn_store *const *)stores, prefixes, STORES, path, meta,
+    qn_result r = qn_store_write_file((const qn_store *const *)stores, prefixes, count, path, meta,
                                       sizeof meta / sizeof *meta);
     qn_free(path);
     return r;
@@ -98,8 +101,8 @@ static qn_result compare_fingerprints(const char *found, const char *expected)
 static qn_result load_tensors(const qn_safetensors *f, qn_trainer *t)
 {
     qn_store *stores[STORES];
-    stores_of(t, stores);
-    for (int s = 0; s < STORES; s++)
+    const size_t count = stores_of(t, stores);
+    for (size_t s = 0; s < count; s++)
         for (size_t i = 0; i < qn_store_count(stores[s]); i++) {
             const qn_store_entry *e = qn_store_at(stores[s], i);
             char name[256];

@@ -27,6 +27,7 @@ typedef struct run {
     qn_trainer *trainer;
     qn_train_state state;
     int32_t *ids, *labels; // [accumulate, B, T]
+    int32_t *stretch;      // ids, then labels of one row over all its segments
     double recent[CALIBRATE]; // seconds of the first steps of this process
     int measured;
     bool described; // config.json and tokenizer.json are those of this run
@@ -120,15 +121,20 @@ static qn_result tokenise(run *r, qn_slice part, qn_tokens *out)
     return QN_OK;
 }
 
+static uint64_t segments_of(const run *r)
+{
+    return r->o->segments > 1 ? (uint64_t)r->o->segments : 1;
+}
+
 static qn_result get_data(run *r)
 {
     QN_TRY(tokenise(r, r->train_text, &r->train));
     if (r->held_text.size) QN_TRY(tokenise(r, r->held_text, &r->held));
-    const int64_t need = r->o->positions + 1;
+    const int64_t need = (int64_t)segments_of(r) * r->o->positions + 1;
     if ((int64_t)r->train.count < need)
         return qn_fail(QN_ERR_INVALID,
                        "the text is too short: %zu tokens to train on, one window takes %lld; "
-                       "give more text or a smaller --length",
+                       "give more text or a smaller --length or --segments",
                        r->train.count, (long long)need);
     r->event.train_tokens = r->train.count;
     r->event.held_tokens = r->held.count;
@@ -151,6 +157,9 @@ static qn_result fingerprint(run *r, char **out)
     for (size_t i = 0; i < r->train.count; i++)
         tokens = (tokens ^ (uint32_t)r->train.id[i]) * 1099511628211u;
     const char *init = o->init ? o->init : "", *only = o->trainable ? o->trainable_text : "";
+    char segments[40] = "";
+    if (o->segments > 1)
+        snprintf(segments, sizeof segments, "segments = %lld\n", (long long)o->segments);
     const size_t size = strlen(config) + strlen(init) + strlen(only) + 1024;
     char *text = qn_malloc(size);
     if (text)
@@ -158,12 +167,12 @@ static qn_result fingerprint(run *r, char **out)
                  "text = %016llx\nheld-out = %g\ntokens = %016llx\nbatch = %lld\nlength = %lld\n"
                  "accumulate = %lld\nlr = %.9g\nlr-final = %.9g\nwarmup = %lld\ndecay = %.9g\n"
                  "beta1 = %.9g\nbeta2 = %.9g\nepsilon = %.9g\nclip = %.9g\ndtype = %s\n"
-                 "seed = %llu\nmodel = %s\n%s%s%s%s%s%s",
+                 "seed = %llu\nmodel = %s\n%s%s%s%s%s%s%s",
                  (unsigned long long)qn_corpus_fingerprint(r->corpus), o->held_out,
                  (unsigned long long)tokens, (long long)o->batch, (long long)o->positions,
                  (long long)o->accumulate, o->learning_rate, o->final_rate, (long long)o->warmup,
                  o->weight_decay, o->beta1, o->beta2, o->epsilon, o->clip,
-                 qn_dtype_name(o->weights), (unsigned long long)o->seed, config,
+                 qn_dtype_name(o->weights), (unsigned long long)o->seed, config, segments,
                  *init ? "init = " : "", init, *init ? "\n" : "", *only ? "trained = " : "", only,
                  *only ? "\n" : "");
     qn_free(config);
@@ -190,7 +199,7 @@ static qn_result get_trainer(run *r)
         .batch = o->batch, .positions = o->positions, .accumulate = o->accumulate,
         .weights = o->weights, .beta1 = o->beta1, .beta2 = o->beta2, .epsilon = o->epsilon,
         .weight_decay = o->weight_decay, .clip = o->clip, .profile = o->profile, .seed = o->seed,
-        .trainable = o->trainable,
+        .trainable = o->trainable, .segments = o->segments,
     };
     r->event.size = qn_model_count(&r->config);
     QN_TRY(qn_trainer_estimate(r->dev, &r->config, &t, &r->event.memory));
@@ -269,13 +278,19 @@ static qn_result evaluate(run *r)
     return QN_OK;
 }
 
+// A stretch of `segments` windows is drawn for each row, and its windows are read step by step.
 static void next_batch(run *r)
 {
-    qn_windows w = { r->train.id, r->train.count, (uint64_t)r->o->positions, r->o->seed };
+    const uint64_t T = (uint64_t)r->o->positions, K = segments_of(r);
+    qn_windows w = { r->train.id, r->train.count, K * T, r->o->seed };
     const uint64_t rows = (uint64_t)(r->o->batch * r->o->accumulate);
-    for (uint64_t i = 0; i < rows; i++)
-        qn_windows_get(&w, (uint64_t)r->state.step * rows + i, r->ids + i * w.positions,
-                       r->labels + i * w.positions);
+    const uint64_t step = (uint64_t)r->state.step, part = step % K * T;
+    for (uint64_t i = 0; i < rows; i++) {
+        int32_t *ids = r->stretch, *labels = r->stretch + K * T;
+        qn_windows_get(&w, step / K * rows + i, ids, labels);
+        memcpy(r->ids + i * T, ids + part, T * sizeof *ids);
+        memcpy(r->labels + i * T, labels + part, T * sizeof *labels);
+    }
 }
 
 static int ascending(const void *a, const void *b)
@@ -372,7 +387,9 @@ static qn_result prepare(run *r)
     const size_t cells = (size_t)(r->o->batch * r->o->positions * r->o->accumulate);
     r->ids = qn_malloc(cells * sizeof *r->ids);
     r->labels = qn_malloc(cells * sizeof *r->labels);
-    if (!r->ids || !r->labels) return qn_no_memory(cells * sizeof *r->ids);
+    const size_t stretch = (size_t)(segments_of(r) * (uint64_t)r->o->positions);
+    r->stretch = qn_malloc(2 * stretch * sizeof *r->stretch);
+    if (!r->ids || !r->labels || !r->stretch) return qn_no_memory(cells * sizeof *r->ids);
     return get_trainer(r);
 }
 
@@ -406,6 +423,7 @@ qn_result qn_train(qn_device *dev, const qn_corpus *corpus, const qn_train_opts 
     qn_tokens_free(&r.held);
     qn_free(r.state.fingerprint);
     qn_free(r.ids);
+    qn_free(r.stretch);
     qn_free(r.labels);
     return res;
 }

@@ -2,6 +2,7 @@
 #include "trainer.h"
 #include "fail.h"
 #include "mem.h"
+#include "memory_layer.h"
 #include "parameters.h"
 #include "platform.h"
 #include "schedule.h"
@@ -34,6 +35,7 @@ struct qn_trainer {
     qn_model_config config;
     qn_trainer_opts opts;
     qn_store *weights, *gradients, *moment[2];
+    qn_store *memory; // what the rows of the batch remember; NULL: every step starts anew
     loss_graph first, further, eval; // further: adds to the gradients; NULL without accumulation
     struct {
         qn_graph *g;
@@ -45,6 +47,11 @@ struct qn_trainer {
 qn_store *qn_trainer_weights(qn_trainer *t)
 {
     return t->weights;
+}
+
+qn_store *qn_trainer_remembered(qn_trainer *t)
+{
+    return t->memory;
 }
 
 qn_store *qn_trainer_gradients(qn_trainer *t)
@@ -181,7 +188,7 @@ static qn_result build_loss(qn_trainer *t, loss_graph *l, bool training, bool ad
     qn_lm *lm = qn_calloc(1, sizeof *lm);
     if (!lm) return qn_no_memory(sizeof *lm);
     qn_lm_opts o = { .batch = B, .positions = T, .training = training, .seed = l->seed,
-                     .weights = t->opts.weights };
+                     .weights = t->opts.weights, .memory = training ? t->memory : NULL };
     qn_result r = qn_lm_build(l->g, t->weights, c, l->ids, &o, lm);
     if (r == QN_OK) {
         l->ce = qn_cross_entropy(l->g, lm->logits, l->labels, &l->rows);
@@ -284,6 +291,10 @@ static qn_result build(qn_trainer *t)
     if (!qn_store_count(t->gradients))
         return qn_fail(QN_ERR_INVALID, "nothing is left to train: all parameters are frozen");
     QN_TRY(declare(t, t->weights, true));
+    if (t->opts.segments > 1 && qn_memory_any(&t->config)) {
+        QN_TRY(qn_store_create(t->dev, "memories", &t->memory));
+        QN_TRY(qn_lm_declare_memory(&t->config, t->memory, t->opts.batch));
+    }
     QN_TRY(build_loss(t, &t->first, true, false));
     if (t->opts.accumulate > 1) QN_TRY(build_loss(t, &t->further, true, true));
     QN_TRY(build_loss(t, &t->eval, false, false));
@@ -294,6 +305,7 @@ static qn_result make_plans(qn_trainer *t)
 {
     qn_store *stores[] = { t->weights, t->gradients, t->moment[0], t->moment[1] };
     for (int i = 0; i < 4; i++) QN_TRY(qn_store_allocate(stores[i]));
+    if (t->memory) QN_TRY(qn_store_allocate(t->memory));
     loss_graph *all[] = { &t->first, &t->further, &t->eval };
     for (int i = 0; i < 3; i++) {
         if (!all[i]->g) continue;
@@ -312,6 +324,10 @@ static qn_result start(qn_device *dev, const qn_model_config *c, const qn_traine
     if (opts->batch < 1 || opts->positions < 1 || opts->accumulate < 0)
         return qn_fail(QN_ERR_INVALID, "batch %lld x %lld positions is not possible",
                        (long long)opts->batch, (long long)opts->positions);
+    if (opts->segments > 1 && opts->accumulate > 1)
+        return qn_fail(QN_ERR_INVALID, "%lld segments with %lld accumulated runs: a text in segments "
+                                       "needs one run per step",
+                       (long long)opts->segments, (long long)opts->accumulate);
     qn_trainer *t = qn_calloc(1, sizeof *t);
     if (!t) return qn_no_memory(sizeof *t);
     t->dev = dev;
@@ -372,6 +388,7 @@ void qn_trainer_destroy(qn_trainer **trainer)
     }
     qn_plan_destroy(&t->optimiser.plan);
     qn_graph_destroy(&t->optimiser.g);
+    qn_store_destroy(&t->memory);
     qn_store_destroy(&t->weights);
     qn_store_destroy(&t->gradients);
     qn_store_destroy(&t->moment[0]);
@@ -409,12 +426,27 @@ static qn_result run_optimiser(qn_trainer *t, int64_t step, double lr)
     return qn_plan_run(t->optimiser.plan);
 }
 
+// A new stretch of text begins.
+static qn_result forget(qn_trainer *t)
+{
+    for (size_t i = 0; i < qn_store_count(t->memory); i++) {
+        const qn_store_entry *e = qn_store_at(t->memory, i);
+        void *zeros = qn_calloc((size_t)e->size, 1);
+        if (!zeros) return qn_no_memory((size_t)e->size);
+        qn_result r = qn_store_write(t->memory, e->name, zeros, e->size);
+        qn_free(zeros);
+        QN_TRY(r);
+    }
+    return QN_OK;
+}
+
 qn_result qn_trainer_step(qn_trainer *t, int64_t step, double learning_rate, const int32_t *ids,
                           const int32_t *labels, qn_step_report *out)
 {
     const int64_t tokens = t->opts.batch * t->opts.positions, runs = t->opts.accumulate;
     qn_step_report report = { 0 };
     double began = qn_clock();
+    if (t->memory && (step - 1) % t->opts.segments == 0) QN_TRY(forget(t));
     for (int64_t i = 0; i < runs; i++) {
         loss_graph *l = i == 0 ? &t->first : &t->further;
         // Every run of every step draws its own dropout.

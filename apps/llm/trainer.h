@@ -20,6 +20,9 @@ typedef struct qn_trainable {
 typedef struct qn_trainer_opts {
     int64_t batch, positions; // B rows of T tokens per plan run
     int64_t accumulate;       // runs per step; 0: 1
+    int64_t segments;         // steps that read one stretch of text, what is remembered handed on
+                              // from one to the next, without gradient; 0, 1: every step starts with
+                              // nothing. More: only without accumulation
     qn_dtype weights;         // storage of the weights in products; moments and masters are f32
     double beta1, beta2, epsilon, weight_decay, clip; // clip 0: none
     bool decay_everything;    // also norms and biases (the published traces)
@@ -65,6 +68,7 @@ int64_t qn_trainer_experts(const qn_trainer *t, int64_t router);
 qn_result qn_trainer_loads(qn_trainer *t, int64_t router, int32_t *loads);
 
 qn_store *qn_trainer_weights(qn_trainer *t);
+qn_store *qn_trainer_remembered(qn_trainer *t);        // by the rows of the batch; NULL: nothing
 qn_store *qn_trainer_gradients(qn_trainer *t); // of the last step, before clipping
 qn_store *qn_trainer_moments(qn_trainer *t, int which); // 0: mean, 1: mean square
 // The graph of one training run, for dumps; the plans, for profiles.
