@@ -19,8 +19,9 @@ typedef struct train_opts {
     const char *out, *preset, *config, *tokenizer, *init, *top, *scores, *capture;
     double percent;
     int aux;
-    bool demo, fresh, profile, dry_run;
-    int64_t vocab, batch, length, accumulate, segments, steps, warmup, eval_every, save_every, eval_tokens;
+    bool demo, fresh, profile, dry_run, forget;
+    int64_t vocab, batch, length, accumulate, segments, steps, warmup, eval_every, save_every;
+    int64_t eval_tokens;
     double minutes, lr, lr_final, decay, beta1, beta2, epsilon, clip, aux_weight, dropout, held_out;
     int dtype;
 } train_opts;
@@ -68,6 +69,8 @@ static const qn_opt options[] = {
       .help = "tokens of a window" },
     { "segments", 0, QN_AT_INT(train_opts, segments), .initial = "1", .min = 1, .max = 65536,
       .help = "windows that follow each other in the text; memories are handed on between them" },
+    { "forget", 0, QN_AT_FLAG(train_opts, forget),
+      .help = "memories are emptied at the end of each document" },
     { "accumulate", 0, QN_AT_INT(train_opts, accumulate), .initial = "1", .min = 1, .max = 65536,
       .help = "runs whose gradients make one step" },
     { "lr", 0, QN_AT_FLOAT(train_opts, lr), .initial = "0.005", .min = 0, .max = 10,
@@ -260,7 +263,7 @@ static qn_train_opts options_of(const qn_cli *cli, const train_opts *o)
     return (qn_train_opts){
         .out = o->out, .preset = o->preset, .config = o->config, .tokenizer = o->tokenizer,
         .vocab = o->vocab, .batch = o->batch, .positions = o->length, .accumulate = o->accumulate,
-        .segments = o->segments,
+        .segments = o->segments, .forget = o->forget,
         .steps = o->steps, .minutes = o->steps ? 0 : o->minutes, .learning_rate = o->lr,
         .final_rate = o->lr_final, .warmup = o->warmup, .weight_decay = o->decay,
         .beta1 = o->beta1, .beta2 = o->beta2, .epsilon = o->epsilon, .clip = o->clip,

@@ -35,6 +35,17 @@ static const qn_tensor *spread(qn_graph *g, const qn_tensor *row, int64_t tokens
     return qn_add(g, x, row);
 }
 
+// la with a decay that leaves nothing, exp(-200) being 0 in f32, where something is to be forgotten.
+static const qn_tensor *forgetful(qn_graph *g, const qn_tensor *la, const qn_tensor *forget)
+{
+    if (!la || !forget) return la;
+    float row[1024];
+    const int64_t heads = la->shape.dim[1];
+    for (int64_t i = 0; i < heads && i < 1024; i++) row[i] = -200;
+    const qn_tensor *r = qn_constant(g, "forget", QN_F32, QN_SHAPE(1, heads), row);
+    return qn_add(g, la, qn_matmul(g, forget, r, NULL));
+}
+
 const qn_tensor *qn_memory_recall(qn_graph *g, const qn_tensor *const *qkv, const qn_tensor *la,
                                   const qn_tensor *beta, const qn_memory_keeping *keep,
                                   const qn_synapse_opts *opts, const qn_memory_state *start,
@@ -43,6 +54,7 @@ const qn_tensor *qn_memory_recall(qn_graph *g, const qn_tensor *const *qkv, cons
     qn_synapse_opts o = *opts;
     o.start = start->plastic;
     o.end = &end->plastic;
+    la = forgetful(g, la, start->forget);
     const qn_tensor *r = qn_synapse(g, qkv[0], qkv[1], qkv[2], la, beta, &o);
     if (!r || !keep) return r;
     const int64_t tokens = r->shape.dim[0], width = r->shape.dim[1] / opts->heads;
@@ -50,8 +62,8 @@ const qn_tensor *qn_memory_recall(qn_graph *g, const qn_tensor *const *qkv, cons
     const qn_tensor *write = qn_resonance(g, rows, keep->relevance, keep->threshold);
     o.start = start->consolidated;
     o.end = &end->consolidated;
-    const qn_tensor *s = qn_synapse(g, qkv[0], qkv[0], r, spread(g, keep->log_decay, tokens), write,
-                                    &o);
+    const qn_tensor *decay = forgetful(g, spread(g, keep->log_decay, tokens), start->forget);
+    const qn_tensor *s = qn_synapse(g, qkv[0], qkv[0], r, decay, write, &o);
     const qn_tensor *eta = spread(g, keep->share, tokens);
     if (!s || !eta) return NULL;
     s = qn_reshape(g, s, QN_SHAPE(tokens * opts->heads, width));

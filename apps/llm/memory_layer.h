@@ -26,6 +26,8 @@ typedef struct qn_memory_weights {
 typedef struct qn_memory_state {
     const qn_tensor *plastic, *consolidated; // [B, H, dk, dv]
     const qn_tensor *before;                 // [B, taps - 1, D]: rows that the convolution still needs
+    const qn_tensor *forget; // of a start state: [B*T, 1], 1 where a token forgets all before it, else
+                             // 0 (the convolution still sees over it). NULL: nowhere
 } qn_memory_state;
 
 // How recalls are kept in the consolidated matrix.

@@ -208,6 +208,7 @@ static const qn_tensor *memory(net *n, const qn_tensor *x)
     const qn_lm_opts *o = n->o;
     qn_memory_state start = { 0 }, end;
     if (o->memory) qn_memory_read(n->g, o, &s, n->layer, &start);
+    start.forget = o->forget;
     x = qn_memory_layer(n->g, x, o->batch, &s, &w, &start, &end, o->cache != NULL);
     if (o->memory) qn_memory_write(n->g, o, n->layer, &end);
     qn_graph_scope(n->g, NULL);

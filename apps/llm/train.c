@@ -157,9 +157,10 @@ static qn_result fingerprint(run *r, char **out)
     for (size_t i = 0; i < r->train.count; i++)
         tokens = (tokens ^ (uint32_t)r->train.id[i]) * 1099511628211u;
     const char *init = o->init ? o->init : "", *only = o->trainable ? o->trainable_text : "";
-    char segments[40] = "";
-    if (o->segments > 1)
-        snprintf(segments, sizeof segments, "segments = %lld\n", (long long)o->segments);
+    char segments[64] = "";
+    if (o->segments > 1 || o->forget)
+        snprintf(segments, sizeof segments, "segments = %lld\nforget = %d\n",
+                 (long long)o->segments, o->forget);
     const size_t size = strlen(config) + strlen(init) + strlen(only) + 1024;
     char *text = qn_malloc(size);
     if (text)
@@ -200,6 +201,7 @@ static qn_result get_trainer(run *r)
         .weights = o->weights, .beta1 = o->beta1, .beta2 = o->beta2, .epsilon = o->epsilon,
         .weight_decay = o->weight_decay, .clip = o->clip, .profile = o->profile, .seed = o->seed,
         .trainable = o->trainable, .segments = o->segments,
+        .forget = o->forget,
     };
     r->event.size = qn_model_count(&r->config);
     QN_TRY(qn_trainer_estimate(r->dev, &r->config, &t, &r->event.memory));

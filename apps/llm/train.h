@@ -14,6 +14,7 @@ typedef struct qn_train_opts {
     const char *tokenizer;     // tokenizer.json or a folder; NULL: trained on the text
     int64_t vocab;             // tokens of a trained tokenizer
     int64_t batch, positions, accumulate;
+    bool forget;               // memories end with a document
     int64_t segments;          // windows that follow each other in the text, memories handed on; 0: 1
     int64_t steps;             // 0: from `minutes`
     double minutes;            // time to train for, measured at the start; 0: from `steps`

@@ -16,7 +16,7 @@ enum { BLOCK = 64 }; // elements that share a group of qn_adamw()
 typedef struct loss_graph {
     qn_graph *g;
     qn_plan *plan;
-    const qn_tensor *ids, *labels, *seed;
+    const qn_tensor *ids, *labels, *seed, *forget; // forget: NULL where nothing is forgotten
     const qn_tensor *loss, *ce, *aux, *rows;
     const qn_tensor **outputs; // loss, ce, aux, then the routers' offsets
     size_t output_count;
@@ -185,9 +185,11 @@ static qn_result build_loss(qn_trainer *t, loss_graph *l, bool training, bool ad
     l->ids = qn_input(l->g, "ids", QN_I32, QN_SHAPE(B, T));
     l->labels = qn_input(l->g, "labels", QN_I32, QN_SHAPE(B * T));
     l->seed = qn_input(l->g, "seed", QN_I32, QN_SCALAR);
+    if (t->opts.forget && qn_memory_any(c))
+        l->forget = qn_input(l->g, "forget", QN_F32, QN_SHAPE(B * T, 1));
     qn_lm *lm = qn_calloc(1, sizeof *lm);
     if (!lm) return qn_no_memory(sizeof *lm);
-    qn_lm_opts o = { .batch = B, .positions = T, .training = training, .seed = l->seed,
+    qn_lm_opts o = { .forget = l->forget, .batch = B, .positions = T, .training = training, .seed = l->seed,
                      .weights = t->opts.weights, .memory = training ? t->memory : NULL };
     qn_result r = qn_lm_build(l->g, t->weights, c, l->ids, &o, lm);
     if (r == QN_OK) {
@@ -404,6 +406,15 @@ static qn_result feed(loss_graph *l, const qn_trainer *t, const int32_t *ids, co
     const uint64_t bytes = (uint64_t)(t->opts.batch * t->opts.positions) * sizeof *ids;
     QN_TRY(qn_plan_set(l->plan, l->ids, ids, bytes));
     QN_TRY(qn_plan_set(l->plan, l->labels, labels, bytes));
+    if (l->forget) {
+        float *ends = qn_malloc((size_t)bytes);
+        if (!ends) return qn_no_memory(bytes);
+        for (uint64_t i = 0; i < bytes / sizeof *ids; i++)
+            ends[i] = ids[i] == t->config.eos_token_id;
+        const qn_result r = qn_plan_set(l->plan, l->forget, ends, bytes);
+        qn_free(ends);
+        QN_TRY(r);
+    }
     return qn_plan_set(l->plan, l->seed, &seed, sizeof seed);
 }
 

@@ -23,6 +23,7 @@ typedef struct qn_trainer_opts {
     int64_t segments;         // steps that read one stretch of text, what is remembered handed on
                               // from one to the next, without gradient; 0, 1: every step starts with
                               // nothing. More: only without accumulation
+    bool forget;              // what is remembered ends with a document, at its end token
     qn_dtype weights;         // storage of the weights in products; moments and masters are f32
     double beta1, beta2, epsilon, weight_decay, clip; // clip 0: none
     bool decay_everything;    // also norms and biases (the published traces)

@@ -1,6 +1,7 @@
 // Memories of layers: identity at the start, pieces as the whole, files, what they refuse, windows.
 #include "llm/memory_state.h"
 #include "llm/runner.h"
+#include "llm/trainer.h"
 #include "tiny_lm.h"
 
 #include <math.h>
@@ -242,6 +243,83 @@ static void test_refusals(void **state)
     qn_runner_destroy(&r);
 }
 
+// Behind a token that forgets, outputs are those of a text that begins there.
+static void test_forget(void **state)
+{
+    (void)state;
+    enum { N = 50, AT = 21, WIDE = 8 };
+    const qn_memory_shape shape = { .heads = 2, .keys = 4, .values = 4, .taps = 1, .fade = 0.5f,
+                                    .threshold = 0.2f, .full = true };
+    const qn_shape shapes[] = { QN_SHAPE(WIDE), QN_SHAPE(24, WIDE), QN_SHAPE(8, WIDE),
+                                QN_SHAPE(6, WIDE), QN_SHAPE(6), QN_SHAPE(2), QN_SHAPE(2),
+                                QN_SHAPE(WIDE, 8), QN_SHAPE(WIDE) };
+    float x[N * WIDE], ends[N] = { 0 }, *got[2] = { 0 };
+    qn_random rng = qn_random_start(3, 0);
+    for (int i = 0; i < N * WIDE; i++) x[i] = (float)qn_random_normal(&rng);
+    ends[AT] = 1;
+    for (int part = 0; part < 2; part++) {
+        const int first = part ? AT : 0, n = N - first;
+        qn_graph *g;
+        qn_plan *plan;
+        const qn_tensor *w[9];
+        assert_ok(qn_graph_create(qn_test_device(), &g));
+        qn_random values = qn_random_start(4, 0);
+        for (int i = 0; i < 9; i++) {
+            float data[24 * WIDE];
+            for (int64_t k = 0; k < qn_shape_count(shapes[i]); k++)
+                data[k] = (float)qn_random_normal(&values);
+            w[i] = qn_constant(g, "w", QN_F32, shapes[i], data);
+        }
+        const qn_memory_weights weight = { .norm = w[0], .w_qkv = w[1], .w_gate = w[2],
+                                           .w_abr = w[3], .b_abr = w[4], .c_log = w[5],
+                                           .eta = w[6], .w_o = w[7], .z = w[8] };
+        const qn_tensor *in = qn_constant(g, "x", QN_F32, QN_SHAPE(n, WIDE), x + first * WIDE);
+        const qn_memory_state start = {
+            .forget = qn_constant(g, "ends", QN_F32, QN_SHAPE(n, 1), ends + first)
+        };
+        const qn_tensor *y = qn_memory_layer(g, in, 1, &shape, &weight, &start, NULL, false);
+        assert_ok(qn_plan_create(g, &(qn_plan_opts){ .outputs = &y, .output_count = 1 }, &plan));
+        got[part] = qn_malloc((size_t)(n * WIDE) * sizeof *got[part]);
+        assert_non_null(got[part]);
+        assert_ok(qn_plan_run(plan));
+        assert_ok(qn_plan_get(plan, y, got[part], (uint64_t)(n * WIDE) * sizeof *got[part]));
+        qn_plan_destroy(&plan);
+        qn_graph_destroy(&g);
+    }
+    for (int i = 0; i < (N - AT) * WIDE; i++)
+        assert_true(fabsf(got[0][AT * WIDE + i] - got[1][i]) <= 1e-5f * (1 + fabsf(got[1][i])));
+    qn_free(got[0]);
+    qn_free(got[1]);
+}
+
+// Steps of one stretch hand the memory on, the first of the next stretch starts with nothing.
+static void test_segments(void **state)
+{
+    (void)state;
+    enum { B = 2, T = 16 };
+    const qn_trainer_opts o = { .batch = B, .positions = T, .segments = 2, .beta1 = 0.9,
+                                .beta2 = 0.95, .epsilon = 1e-8, .forget = true };
+    qn_trainer *t;
+    qn_step_report report[3];
+    int32_t ids[B * T], labels[B * T];
+    for (int i = 0; i < B * T; i++) {
+        ids[i] = 1 + (i * 7) % 200;
+        labels[i] = 1 + (i * 7 + 7) % 200;
+    }
+    assert_ok(qn_trainer_create(qn_test_device(), &config, &o, &t));
+    assert_ok(qn_model_initialise(&config, qn_trainer_weights(t), 6, false));
+    fill(qn_trainer_weights(t), "transformer.h.0.memory.z", 0.5f);
+    for (int i = 0; i < 3; i++) assert_ok(qn_trainer_step(t, i + 1, 0, ids, labels, &report[i]));
+    assert_true(report[0].ce != report[1].ce);
+    assert_true(report[0].ce == report[2].ce);
+    assert_true(report[0].grad_norm == report[2].grad_norm);
+    qn_trainer_destroy(&t);
+    qn_trainer_opts wrong = o;
+    wrong.accumulate = 2;
+    assert_fails(qn_trainer_create(qn_test_device(), &config, &wrong, &t), QN_ERR_INVALID,
+                 "one run per step");
+}
+
 // Wrong words and numbers in config.json.
 static void test_config(void **state)
 {
@@ -284,6 +362,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_identity), cmocka_unit_test(test_pieces),
         cmocka_unit_test(test_files),    cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_forget),   cmocka_unit_test(test_segments),
         cmocka_unit_test(test_config),
     };
     qn_device_or_skip();

@@ -104,6 +104,8 @@ typedef struct qn_lm_opts {
     qn_store *memory;          // NULL: every text starts with nothing remembered
     const qn_tensor *memory_rows; // i32 [B]: the store's row of each text; outside: nothing is read
                                   // or kept. NULL: row b for text b
+    const qn_tensor *forget;   // f32 [B*T, 1]: 1 where a token forgets all that was remembered before
+                               // it, else 0; NULL: nowhere
     bool last_only;            // logits of the last position of each row only: [B, V]
     bool headless;             // no logits at all: reading for the cache's sake
     bool capture;              // keep branch outputs apart for inspection (not fused)
