@@ -13,7 +13,8 @@
 typedef struct setting {
     const char *key;
     int64_t value;
-    bool is_bool, done;
+    bool is_bool, is_text, done;
+    const char *text;
     const char *const *words; // a list of `value` of them
 } setting;
 
@@ -142,6 +143,11 @@ qn_result qn_edit_set_bool(qn_edit *e, const char *key, bool value)
     return add_setting(e, (setting){ .key = key, .value = value, .is_bool = true });
 }
 
+qn_result qn_edit_set_text(qn_edit *e, const char *key, const char *text)
+{
+    return add_setting(e, (setting){ .key = key, .text = text, .is_text = true });
+}
+
 qn_result qn_edit_set_words(qn_edit *e, const char *key, const char *const *words, int64_t count)
 {
     return add_setting(e, (setting){ .key = key, .value = count, .words = words });
@@ -164,7 +170,11 @@ static void put_setting(qn_json_writer *w, setting *s)
         qn_json_put_array(w, s->key);
         for (int64_t i = 0; i < s->value; i++) qn_json_put_string(w, NULL, s->words[i]);
         qn_json_put_end(w, ']');
-    } else if (s->is_bool)
+    } else if (s->is_text && s->text)
+        qn_json_put_string(w, s->key, s->text);
+    else if (s->is_text)
+        qn_json_put_null(w, s->key);
+    else if (s->is_bool)
         qn_json_put_bool(w, s->key, s->value != 0);
     else
         qn_json_put_int(w, s->key, s->value);

@@ -40,6 +40,8 @@ void *qn_edit_keep(qn_edit *e, size_t size);
 // Keys of config.json that get another value, or are new.
 qn_result qn_edit_set(qn_edit *e, const char *key, int64_t value);
 qn_result qn_edit_set_bool(qn_edit *e, const char *key, bool value);
+// A text, or (NULL) null; it must live as long as the edit.
+qn_result qn_edit_set_text(qn_edit *e, const char *key, const char *text);
 // A list; the words must live as long as the edit.
 qn_result qn_edit_set_words(qn_edit *e, const char *key, const char *const *words, int64_t count);
 

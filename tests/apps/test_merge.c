@@ -1,4 +1,7 @@
 // Properties of merging with random models, interruption, and bad input.
+#include "bricks/extract.h"
+#include "bricks/factor.h"
+#include "bricks/moe.h"
 #include "tiny_models.h"
 
 #include <math.h>
@@ -326,6 +329,151 @@ static void test_bad_models(void **state)
     tiny_write(&b);
 }
 
+// ---------------------------------------------------------------------------------- adapters
+
+// All of the difference as an adapter, applied while reading, gives the model back; adapters and
+// whole models can be merged with each other.
+static void test_extract(void **state)
+{
+    (void)state;
+    qn_extract_stats stats;
+    qn_extract_opts o = { .model = scratch("a"),
+                          .base = scratch("base"),
+                          .out = scratch("lora"),
+                          .max_rank = 1024,
+                          .embed_lora = true };
+    assert_ok(qn_remove_tree(o.out));
+    assert_ok(qn_extract_lora(qn_test_device(), &o, &stats));
+    assert_int_equal(stats.rank, TINY_WIDTH);
+    assert_int_equal(stats.factored, 3 * 4 + 2);
+    merge("merge_method: passthrough\nmodels: [{model: base+lora}]\n");
+    double d = difference("out", "a");
+    if (d > 1e-6) fail_msg("%g", d);
+    merge("merge_method: linear\nmodels: [{model: base+lora, parameters: {weight: 1}}, {model: a, "
+          "parameters: {weight: 3}}]\n");
+    assert_true(difference("out", "a") < 1e-6);
+
+    assert_fails(qn_extract_lora(qn_test_device(), &o, &stats), QN_ERR_INVALID, "exists already");
+    o.out = scratch("less");
+    o.model = o.base;
+    assert_ok(qn_remove_tree(o.out));
+    assert_fails(qn_extract_lora(qn_test_device(), &o, &stats), QN_ERR_INVALID, "do not differ");
+    o.model = scratch("a");
+    o.include = "[";
+    assert_fails(qn_extract_lora(qn_test_device(), &o, &stats), QN_ERR_INVALID,
+                 "regular expression");
+    o.include = "q_proj";
+    o.max_rank = 3;
+    assert_ok(qn_extract_lora(qn_test_device(), &o, &stats));
+    assert_int_equal(stats.factored, 3);
+    assert_int_equal(stats.rank, 3);
+}
+
+static double rest(const float *x, const double *u, const double *s, const double *vt, size_t n,
+                   size_t rank, size_t columns)
+{
+    double sum = 0;
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; j < n; j++) {
+            double y = (double)x[i * n + j];
+            for (size_t k = 0; k < rank; k++) y -= u[i * columns + k] * s[k] * vt[k * n + j];
+            sum += y * y;
+        }
+    return sqrt(sum);
+}
+
+// In a random subspace the error is within 1 % of the best.
+static void test_random_factors(void **state)
+{
+    (void)state;
+    enum { N = 176, RANK = 8 };
+    static float x[N * N];
+    static double in[N * N], u[N * N], s[N], vt[N * N], ru[N * RANK], rs[RANK], rvt[RANK * N];
+    qn_random random = qn_random_start(5, 1);
+    for (size_t k = 0; k < 24; k++) { // 24 directions that fade, and noise
+        float x0[N], x1[N];
+        for (size_t i = 0; i < N; i++) x0[i] = (float)qn_random_normal(&random);
+        for (size_t i = 0; i < N; i++) x1[i] = (float)qn_random_normal(&random);
+        for (size_t i = 0; i < N * N; i++) x[i] += x0[i / N] * x1[i % N] / (float)(k + 1);
+    }
+    for (size_t i = 0; i < N * N; i++) x[i] += 0.1f * (float)qn_random_normal(&random);
+    for (size_t i = 0; i < N * N; i++) in[i] = (double)x[i];
+    size_t rank;
+    assert_ok(qn_factor_svd(in, N, N, u, s, vt));
+    assert_ok(qn_extract_factors(qn_test_device(), x, N, N, RANK, 0, ru, rs, rvt, &rank));
+    assert_int_equal(rank, RANK);
+    double best = rest(x, u, s, vt, N, RANK, N), found = rest(x, ru, rs, rvt, N, RANK, RANK);
+    if (!(found <= 1.01 * best)) fail_msg("%g, the best is %g", found, best);
+}
+
+// ---------------------------------------------------------------------------------- mixtures
+
+static qn_result mixture(const char *text, bool fused)
+{
+    qn_moe_stats stats;
+    scratch_write_text("moe.yml", text);
+    assert_ok(qn_remove_tree(scratch("moe")));
+    return qn_moe_run(
+        scratch("moe.yml"),
+        &(qn_moe_opts){
+            .out = scratch("moe"), .models = QN_SCRATCH_DIR, .fused = fused, .seed = 3 },
+        &stats);
+}
+
+#define EXPERTS "experts: [{source_model: a}, {source_model: b, residual_scale: 0.5}]\n"
+
+static void test_moe(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *part;
+    } bad[] = {
+        { EXPERTS, "base_model is missing" },
+        { "base_model: base\n" EXPERTS, "gate_mode hidden" },
+        { "base_model: base\ngate_mode: cheap_embed\n" EXPERTS, "positive_prompts are missing" },
+        { "base_model: base\ngate_mode: random\nexperts_per_token: 3\n" EXPERTS, "2 experts, but" },
+        { "base_model: base\ngate_mode: random\nexperts: [{source_model: a}, {source_model: a}]\n",
+          "all experts are the same model" },
+        { "base_model: base\ngate_mode: random\narchitecture: gpt\n" EXPERTS, "expected mixtral" },
+        { "base_model: nowhere\ngate_mode: random\n" EXPERTS, "nowhere: no such folder" },
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        qn_result r = mixture(bad[i].text, false);
+        if (r == QN_OK || !strstr(qn_error_message(), bad[i].part))
+            fail_msg("%s\n%s: %s", bad[i].text, qn_result_name(r), qn_error_message());
+        assert_false(qn_file_exists(scratch("moe")));
+    }
+    qn_safetensors *out, *from;
+    float x[2 * 2 * TINY_HIDDEN * TINY_WIDTH], y[TINY_HIDDEN * TINY_WIDTH];
+    assert_ok(mixture("base_model: base\ngate_mode: random\n" EXPERTS, false));
+    assert_ok(qn_safetensors_open(scratch("moe"), &out));
+    assert_ok(qn_safetensors_open(scratch("b"), &from));
+    const qn_safetensor *t =
+        qn_safetensors_find(out, "model.layers.1.block_sparse_moe.experts.1.w2.weight");
+    assert_non_null(t);
+    assert_ok(qn_safetensor_f32(t, 0, t->count, x));
+    assert_ok(qn_safetensor_f32(qn_safetensors_find(from, "model.layers.1.mlp.down_proj.weight"), 0,
+                                t->count, y));
+    for (uint64_t i = 0; i < t->count; i++) assert_true(x[i] == 0.5f * y[i]);
+    t = qn_safetensors_find(out, "model.layers.2.block_sparse_moe.gate.weight");
+    assert_non_null(t);
+    assert_int_equal(t->dim[0], 2);
+    assert_int_equal(t->dim[1], TINY_WIDTH);
+    assert_null(qn_safetensors_find(out, "model.layers.0.mlp.up_proj.weight"));
+    qn_safetensors_close(&out);
+
+    assert_ok(mixture("base_model: base\ngate_mode: uniform_random\narchitecture: qwen3\ndtype: "
+                      "bfloat16\n" EXPERTS,
+                      true));
+    assert_ok(qn_safetensors_open(scratch("moe"), &out));
+    t = qn_safetensors_find(out, "model.layers.0.mlp.experts.gate_up_proj");
+    assert_non_null(t);
+    assert_int_equal(t->dtype, QN_ST_BF16);
+    assert_int_equal(t->dim[1], 2 * TINY_HIDDEN);
+    qn_safetensors_close(&out);
+    qn_safetensors_close(&from);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -333,6 +481,8 @@ int main(void)
         cmocka_unit_test(test_ends),        cmocka_unit_test(test_many_models),
         cmocka_unit_test(test_same_bytes),  cmocka_unit_test(test_resume),
         cmocka_unit_test(test_bad_recipes), cmocka_unit_test(test_bad_models),
+        cmocka_unit_test(test_extract),     cmocka_unit_test(test_random_factors),
+        cmocka_unit_test(test_moe),
     };
     qn_device_or_skip();
     return cmocka_run_group_tests(tests, make_models, scratch_remove) + qn_device_finish();
