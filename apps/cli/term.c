@@ -39,7 +39,7 @@ int qn_terminal_width(FILE *f)
 
 static void on_signal(int number)
 {
-    interrupted = 1;
+    interrupted = number;
     signal(number, SIG_DFL); // the second one ends the process
 }
 
@@ -60,6 +60,14 @@ void qn_interrupt_watch(void)
 bool qn_interrupted(void)
 {
     return interrupted != 0;
+}
+
+bool qn_interrupt_take(void)
+{
+    if (interrupted != SIGINT) return false;
+    interrupted = 0;
+    qn_interrupt_watch();
+    return true;
 }
 
 #ifndef _WIN32

@@ -13,6 +13,8 @@ int qn_terminal_width(FILE *f);
 // order; the second one ends the process.
 void qn_interrupt_watch(void);
 bool qn_interrupted(void);
+// Whether there was a Ctrl-C (not a SIGTERM) since; forgets it and watches anew.
+bool qn_interrupt_take(void);
 
 // A reader that closes its end must not kill us in the middle of a checkpoint: writes fail
 // instead, and the exit status tells.

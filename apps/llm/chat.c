@@ -71,6 +71,12 @@ static const qn_chat_format formats[] = {
 
 enum { FORMATS = sizeof formats / sizeof *formats };
 
+const char *qn_role_name(qn_role r)
+{
+    static const char *const names[QN_ROLES] = { "system", "user", "assistant" };
+    return names[r];
+}
+
 const char *qn_chat_format_name(const qn_chat_format *f)
 {
     return f->name;
@@ -237,18 +243,6 @@ bool qn_chat_ends(const qn_chat *c, int32_t token)
     for (size_t i = 0; i < c->end_count; i++)
         if (c->end[i] == token) return true;
     return false;
-}
-
-qn_result qn_chat_usable(const qn_chat *c, int64_t vocab_size, uint8_t **out)
-{
-    *out = qn_malloc((size_t)vocab_size);
-    if (!*out) return qn_no_memory((size_t)vocab_size);
-    for (int64_t i = 0; i < vocab_size; i++) {
-        size_t size;
-        (*out)[i] = i < qn_tokenizer_size(c->tokenizer) &&
-                    qn_token_bytes(c->tokenizer, (int32_t)i, &size) != NULL;
-    }
-    return QN_OK;
 }
 
 // ------------------------------------------------------------------------------ tokens

@@ -9,7 +9,7 @@
 #include <quoin/tokenizer.h>
 
 typedef enum qn_role { QN_ROLE_SYSTEM = 0, QN_ROLE_USER, QN_ROLE_ASSISTANT, QN_ROLES } qn_role;
-#define QN_ROLE_WORDS "system|user|assistant" // in this order
+const char *qn_role_name(qn_role r); // "system"
 #define QN_CHAT_FORMATS "plain|chatml|llama3|phi3|zephyr|alpaca"
 
 typedef struct qn_message {
@@ -41,8 +41,6 @@ typedef struct qn_chat {
 qn_result qn_chat_open(const char *dir, const char *name, const qn_tokenizer *t, int64_t eos,
                        qn_chat *out);
 bool qn_chat_ends(const qn_chat *c, int32_t token);
-// [vocab_size]: 0 for ids that the tokenizer has no token for; free with qn_free().
-qn_result qn_chat_usable(const qn_chat *c, int64_t vocab_size, uint8_t **out);
 
 // Appends the tokens of a conversation and of an answer's beginning. What stands in messages is
 // ordinary text, marks spelled out in it included.

@@ -2,6 +2,7 @@
 #include "cli/command.h"
 #include "cli/term.h"
 #include "llm/generate.h"
+#include "llm/sampling_opts.h"
 #include "platform.h"
 
 #include <stdio.h>
@@ -9,8 +10,8 @@
 
 typedef struct generate_opts {
     const char *prompt, *file, *memory;
-    int64_t tokens, context, top_k, repeat_last_n;
-    double temperature, top_p, min_p, repeat_penalty, frequency_penalty, presence_penalty;
+    int64_t tokens, context;
+    qn_sampling sampling;
     int weights;
     bool ignore_end, no_echo;
 } generate_opts;
@@ -31,22 +32,7 @@ static const qn_opt options[] = {
     { "no-echo", 0, QN_AT_FLAG(generate_opts, no_echo), .help = "do not print the prompt" },
     { "weights", 0, QN_AT_CHOICE(generate_opts, weights), .words = "f32|f16|bf16",
       .initial = "f32", .help = "how matrices are kept on the device" },
-    { "temp", 't', QN_AT_FLOAT(generate_opts, temperature), .initial = "0.8", .min = 0, .max = 100,
-      .section = "Sampling", .help = "temperature; 0: always the most likely token" },
-    { "top-k", 0, QN_AT_INT(generate_opts, top_k), .initial = "40", .min = 0, .max = 1 << 24,
-      .help = "draw from the k most likely tokens; 0: all" },
-    { "top-p", 0, QN_AT_FLOAT(generate_opts, top_p), .initial = "0.95", .min = 0, .max = 1,
-      .help = "draw from the smallest set with this probability; 1: all" },
-    { "min-p", 0, QN_AT_FLOAT(generate_opts, min_p), .initial = "0.05", .min = 0, .max = 1,
-      .help = "leave out tokens below this share of the likeliest one; 0: none" },
-    { "repeat-penalty", 0, QN_AT_FLOAT(generate_opts, repeat_penalty), .initial = "1", .min = 0.01,
-      .max = 100, .help = "divides the logits of recent tokens; 1: off" },
-    { "frequency-penalty", 0, QN_AT_FLOAT(generate_opts, frequency_penalty), .initial = "0",
-      .min = -100, .max = 100, .help = "subtracted for each recent occurrence" },
-    { "presence-penalty", 0, QN_AT_FLOAT(generate_opts, presence_penalty), .initial = "0",
-      .min = -100, .max = 100, .help = "subtracted for having occurred" },
-    { "repeat-last-n", 0, QN_AT_INT(generate_opts, repeat_last_n), .initial = "64", .min = -1,
-      .max = 1 << 24, .help = "how many tokens count as recent; -1: all" },
+    QN_SAMPLING_OPTIONS(generate_opts, sampling),
     { 0 },
 };
 
@@ -56,16 +42,6 @@ static bool print_text(void *user, const char *bytes, size_t size)
     fwrite(bytes, 1, size, stdout);
     fflush(stdout);
     return !qn_interrupted() && !ferror(stdout);
-}
-
-static qn_sampling sampling_of(const qn_cli *cli, const generate_opts *o)
-{
-    return (qn_sampling){
-        .temperature = o->temperature, .top_k = o->top_k, .top_p = o->top_p, .min_p = o->min_p,
-        .repeat_penalty = o->repeat_penalty, .frequency_penalty = o->frequency_penalty,
-        .presence_penalty = o->presence_penalty, .repeat_last_n = o->repeat_last_n,
-        .seed = (uint64_t)cli->seed,
-    };
 }
 
 static void print_rates(const qn_cli *cli, const qn_generate_stats *s)
@@ -95,7 +71,8 @@ static qn_result generate(const qn_cli *cli, const generate_opts *o, qn_device *
         qn_generate_opts g = { .prompt = prompt, .prompt_size = size, .max_tokens = o->tokens,
                                .context = o->context, .ignore_end = o->ignore_end,
                                .memory = o->memory,
-                               .sampling = sampling_of(cli, o), .text = print_text };
+                               .sampling = o->sampling, .text = print_text };
+        g.sampling.seed = (uint64_t)cli->seed;
         r = qn_generate(dev, &f, &g, &stats);
         printf("\n");
     }

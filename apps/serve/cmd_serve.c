@@ -135,8 +135,8 @@ static qn_result load_model(serving *s)
     QN_TRY(qn_chat_open(dir, s->o->template, s->folder.tokenizer, s->folder.config.eos_token_id,
                         &s->chat));
     qn_runner_opts r = { .slots = s->o->parallel, .context = s->o->context, .chunk = CHUNK };
-    uint8_t *usable;
-    QN_TRY(qn_chat_usable(&s->chat, s->folder.config.vocab_size, &usable));
+    uint8_t *usable = qn_folder_usable(&s->folder);
+    if (!usable) return qn_no_memory((size_t)s->folder.config.vocab_size);
     r.usable = usable;
     qn_result result =
         qn_runner_create(s->dev, &s->folder.config, s->folder.weights, &r, &s->runner);

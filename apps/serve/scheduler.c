@@ -359,15 +359,17 @@ static void leave(qn_scheduler *s, double now)
     }
 }
 
-// Tokens that the texts have in common, as far as they may be kept: in whole pieces, since other
-// pieces give other roundings, and an answer must not depend on who had the slot before.
+// Tokens of the slot's text that need not be read again: whole pieces, since other pieces give other
+// roundings and an answer must not depend on who had the slot before. The prompt has at least one
+// more in common with it, which the runner reads again.
 static size_t common(const qn_scheduler *s, int64_t i, const qn_prompt *p)
 {
     size_t count, n = 0;
     const int32_t *text = qn_runner_text(s->loop->runner, i, &count, NULL);
-    if (count > s->slots[i].aligned) count = s->slots[i].aligned;
-    while (n < count && n + 1 < p->count && text[n] == p->id[n]) n++;
-    return n - n % (size_t)s->loop->chunk;
+    while (n < count && n < p->count && text[n] == p->id[n]) n++;
+    size_t keep = n ? n - 1 : 0;
+    if (keep > s->slots[i].aligned) keep = s->slots[i].aligned;
+    return keep - keep % (size_t)s->loop->chunk;
 }
 
 static int64_t best_slot(const qn_scheduler *s, const qn_prompt *p, size_t *keep)
@@ -394,15 +396,14 @@ static qn_result begin_answer(qn_scheduler *s, qn_job *j, size_t index, int64_t 
                                .top = j->request.top > 0 ? j->request.top : 0 };
     how.how.seed += index % (size_t)j->request.n;
     s->slots[i].aligned = 0;
-    if (keep)
-        QN_TRY(qn_runner_rewind(r, i, keep));
-    else
-        QN_TRY(qn_runner_reset(r, i));
+    const size_t there = keep ? keep + 1 : 0;
+    QN_TRY(keep ? qn_runner_rewind(r, i, there) : qn_runner_reset(r, i));
     QN_TRY(qn_runner_sample(r, i, &how));
-    QN_TRY(qn_runner_feed(r, i, p->id + keep, p->count - keep));
+    QN_TRY(qn_runner_feed(r, i, p->id + there, p->count - there));
     s->figures.prompt_tokens += (int64_t)p->count;
     s->figures.reused_tokens += (int64_t)keep;
-    s->slots[i] = (slot){ j, index, p->count - p->count % (size_t)s->loop->chunk };
+    const size_t whole = p->count - 1; // the last token is read by itself
+    s->slots[i] = (slot){ j, index, whole - whole % (size_t)s->loop->chunk };
     j->progress[index].slot = i;
     return QN_OK;
 }

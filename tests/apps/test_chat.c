@@ -268,13 +268,6 @@ static void test_generation_config(void **state)
     assert_ok(qn_chat_open(QN_SCRATCH_DIR, NULL, tokenizer, end_of_text, &chat));
     assert_true(chat.sampling.temperature == 0);
     forget_files();
-
-    uint8_t *usable;
-    assert_ok(qn_chat_usable(&chat, 300, &usable));
-    assert_int_equal(usable[0], 1);
-    assert_int_equal(usable[qn_tokenizer_size(tokenizer)], 0);
-    assert_int_equal(usable[299], 0);
-    qn_free(usable);
 }
 
 static qn_result talk_once(void *user)

@@ -3,6 +3,7 @@
 #include "cli/command.h"
 #include "serve_run.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/wait.h>
 
@@ -255,13 +256,15 @@ static void test_reuse(void **state)
 static pid_t run_program(char *const *args, int *out)
 {
     int ends[2];
+    const char *errors = scratch("stderr");
     assert_int_equal(pipe(ends), 0);
     pid_t child = fork();
     if (!child) {
         dup2(ends[1], 1);
         close(ends[0]);
         close(ends[1]);
-        if (!freopen(scratch("stderr"), "w", stderr)) _exit(127);
+        int fd = open(errors, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+        if (fd < 0 || dup2(fd, 2) < 0) _exit(127);
         execv(args[0], args);
         _exit(127);
     }
