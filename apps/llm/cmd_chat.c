@@ -7,13 +7,14 @@
 #include "llm/sampling_opts.h"
 #include "llm/talk.h"
 #include "nearest.h"
+#include "platform.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 typedef struct chat_opts {
-    const char *prompt, *system, *template, *load, *history;
+    const char *prompt, *system, *template, *load, *history, *memory;
     int64_t tokens, context;
     qn_sampling sampling;
     int weights;
@@ -28,6 +29,8 @@ static const qn_opt options[] = {
       .help = "go on with a conversation that /save wrote" },
     { "history", 0, QN_AT_PATH(chat_opts, history), .value = "FILE",
       .help = "keep what is typed for the next time (default: until the end)" },
+    { "memory", 'm', QN_AT_PATH(chat_opts, memory), .value = "FILE",
+      .help = "start from what was remembered there, if it is there, and keep what is remembered" },
     { "template", 0, QN_AT_STRING(chat_opts, template), .value = "NAME",
       .help = "how conversations are written: plain, chatml, llama3, phi3, zephyr or alpaca "
               "(default: as the folder says, else plain)" },
@@ -313,6 +316,18 @@ static qn_result open_model(chatting *c)
     return result;
 }
 
+static qn_result open_memory(chatting *c)
+{
+    const char *path = c->o->memory;
+    if (!path) return QN_OK;
+    if (!qn_runner_remembers(c->runner))
+        return qn_fail(QN_ERR_INVALID,
+                       "%s: the model has no memory; quoin bricks add-memory gives "
+                       "it one",
+                       path);
+    return qn_file_exists(path) ? qn_runner_memory_load(c->runner, 0, path) : QN_OK;
+}
+
 // The folder's way of sampling, and over it what the command line says.
 static qn_result open_talk(chatting *c)
 {
@@ -333,6 +348,7 @@ static int run(const qn_cli *cli, const void *opts)
     chatting c = { .cli = cli, .o = opts };
     qn_interrupt_watch();
     qn_result r = open_model(&c);
+    if (r == QN_OK) r = open_memory(&c);
     if (r == QN_OK) r = open_talk(&c);
     if (r == QN_OK && c.o->prompt) {
         r = ask(&c, c.o->prompt);
@@ -343,6 +359,8 @@ static int run(const qn_cli *cli, const void *opts)
         r = qn_line_open(c.o->history, &c.line);
         if (r == QN_OK) r = converse(&c);
     }
+    if (r == QN_OK && c.o->memory && qn_talk_count(c.talk))
+        r = qn_runner_memory_save(c.runner, 0, c.o->memory, false);
     int status = r == QN_OK && qn_interrupted() ? QN_EXIT_INTERRUPTED : qn_cli_result(r);
     qn_line_close(&c.line);
     qn_talk_destroy(&c.talk);

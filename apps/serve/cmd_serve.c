@@ -11,7 +11,7 @@
 #include <string.h>
 
 typedef struct serve_opts {
-    const char *host, *key_file, *name, *template;
+    const char *host, *key_file, *name, *template, *memory;
     qn_opt_list origins;
     int64_t port, parallel, context, max_tokens, queue, connections;
     double seconds, client_seconds, drain;
@@ -33,6 +33,8 @@ static const qn_opt options[] = {
     { "template", 0, QN_AT_STRING(serve_opts, template), .value = "NAME",
       .help = "how conversations are written: plain, chatml, llama3, phi3, zephyr or alpaca "
               "(default: as the folder says, else plain)" },
+    { "memory", 'm', QN_AT_PATH(serve_opts, memory), .value = "FILE",
+      .help = "what every answer starts from remembering; the file is not written" },
     { "parallel", 'n', QN_AT_INT(serve_opts, parallel), .initial = "4", .min = 1, .max = 256,
       .section = "Limits", .help = "answers written at once" },
     { "context", 'c', QN_AT_INT(serve_opts, context), .initial = "2048", .min = 2, .max = 1 << 22,
@@ -141,7 +143,15 @@ static qn_result load_model(serving *s)
     qn_result result =
         qn_runner_create(s->dev, &s->folder.config, s->folder.weights, &r, &s->runner);
     qn_free(usable);
-    return result;
+    if (result != QN_OK || !s->o->memory) return result;
+    if (!qn_runner_remembers(s->runner))
+        return qn_fail(QN_ERR_INVALID,
+                       "%s: the model has no memory; quoin bricks add-memory gives "
+                       "it one",
+                       s->o->memory);
+    for (int64_t i = 0; i < s->o->parallel; i++)
+        QN_TRY(qn_runner_memory_load(s->runner, i, s->o->memory));
+    return QN_OK;
 }
 
 static qn_result serve(serving *s)

@@ -366,6 +366,7 @@ static size_t common(const qn_scheduler *s, int64_t i, const qn_prompt *p)
 {
     size_t count, n = 0;
     const int32_t *text = qn_runner_text(s->loop->runner, i, &count, NULL);
+    if (qn_runner_remembers(s->loop->runner)) return 0; // a memory cannot be cut back
     while (n < count && n < p->count && text[n] == p->id[n]) n++;
     size_t keep = n ? n - 1 : 0;
     if (keep > s->slots[i].aligned) keep = s->slots[i].aligned;
