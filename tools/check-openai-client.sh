@@ -19,7 +19,7 @@ python3 -m venv "$scratch/venv"
 "$scratch/venv/bin/pip" -q install openai
 QUOIN_API_KEY=sk-check "$build/apps/quoin" serve "$1" --port 0 --context 256 >"$scratch/out" &
 server=$!
-trap 'kill "$server" 2>/dev/null; wait "$server" 2>/dev/null || true; rm -rf "$scratch"' EXIT
+trap 'kill "$server" 2>/dev/null || true; wait "$server" 2>/dev/null || true; rm -rf "$scratch"' EXIT
 port=
 while [ -z "$port" ]; do
   kill -0 "$server" 2>/dev/null || exit 1

@@ -24,7 +24,7 @@ scratch=$(mktemp -d)
 server=$!
 chromedriver --port=0 >"$scratch/driver" 2>&1 &
 driver=$!
-trap 'kill "$server" "$driver" 2>/dev/null; wait "$server" "$driver" 2>/dev/null || true; rm -rf "$scratch"' EXIT
+trap 'kill "$server" "$driver" 2>/dev/null || true; wait "$server" "$driver" 2>/dev/null || true; rm -rf "$scratch"' EXIT
 port= door=
 while [ -z "$port" ] || [ -z "$door" ]; do
   kill -0 "$server" 2>/dev/null && kill -0 "$driver" 2>/dev/null || exit 1

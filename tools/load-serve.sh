@@ -21,7 +21,7 @@ cmake --build "$build" --target quoin load_serve >/dev/null
 out=$(mktemp)
 "$build/apps/quoin" serve "$1" --port 0 --context 512 --queue 256 >"$out" &
 server=$!
-trap 'kill "$server" 2>/dev/null; wait "$server" 2>/dev/null || true; rm -f "$out"' EXIT
+trap 'kill "$server" 2>/dev/null || true; wait "$server" 2>/dev/null || true; rm -f "$out"' EXIT
 port=
 while [ -z "$port" ]; do
   kill -0 "$server" 2>/dev/null || exit 1
