@@ -61,6 +61,14 @@ const char *qn_kernel_name(qn_kernel k)
     return (size_t)k < QN_KERNEL_COUNT ? rows[k].id : "no such kernel";
 }
 
+uint64_t qn_kernels_revision(void)
+{
+    uint64_t h = 0xcbf29ce484222325u; // FNV-1a over words
+    for (const qn_spirv *s = qn_kernel_spirv; s->id; s++)
+        for (size_t i = 0; i < s->size / 4; i++) h = (h ^ s->words[i]) * 0x100000001b3u;
+    return h;
+}
+
 // QN_FORM_FLAT, QN_FORM_PORTABLE or 0.
 static uint32_t form_on(const qn_device *dev, const qn_row *row)
 {

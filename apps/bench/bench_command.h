@@ -21,6 +21,9 @@ typedef struct qn_bench_opts {
     qn_opt_list prompts, texts;
     int64_t tokens;
     int what;
+    // tune
+    double budget;
+    bool dry_run;
     // shader
     qn_opt_list defines, groups, sizes, fills, constants, push, expect, outputs;
     int64_t elements;

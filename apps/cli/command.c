@@ -3,6 +3,7 @@
 #include "cli/help.h"
 #include "cli/progress.h"
 #include "cli/term.h"
+#include "io/tuning.h"
 #include "nearest.h"
 #include "platform.h"
 
@@ -211,6 +212,7 @@ void qn_cli_note(const qn_cli *cli, const char *fmt, ...)
 
 qn_result qn_cli_open_context(const qn_cli *cli, qn_context **ctx)
 {
+    qn_tuning_apply();
     return qn_context_create(
         &(qn_context_opts){ .validate = cli->validate, .shader_dir = cli->shader_dir }, ctx);
 }
@@ -229,6 +231,7 @@ qn_result qn_cli_open(const qn_cli *cli, qn_context **ctx, qn_device **dev)
     QN_TRY(qn_cli_open_context(cli, ctx));
     QN_TRY(qn_cli_open_device(cli, *ctx, dev));
     const qn_device_info *info = qn_device_describe(*dev);
+    qn_tuning_check(info->driver);
     char budget[24];
     qn_cli_note(cli, "device: %s (%s), %s free%s", info->name, info->reason,
                 qn_format_size(info->budget, budget, sizeof budget),

@@ -150,7 +150,9 @@ static void program_page(qn_textbuf *t)
            ".It Ev NO_COLOR\nNo colours when set and not empty.\n"
            ".It Ev QUOIN_VALIDATE\nRuns under the Vulkan validation layer when set to 1.\n"
            ".It Ev VK_DRIVER_FILES\nThe Vulkan drivers to look at, as for any Vulkan program.\n"
-           ".It Ev XDG_CACHE_HOME\nWhere compiled pipelines are kept.\n.El\n");
+           ".It Ev XDG_CACHE_HOME\nWhere compiled pipelines and the result of\n.Ic bench tune\nare "
+           "kept.\n"
+           ".It Ev QUOIN_TUNING\nSet to 0, the latter is not used.\n.El\n");
     put_exit_status(t);
 }
 

@@ -4,6 +4,7 @@
 #include "bench/spirv.h"
 #include "cli/command.h"
 #include "io/json.h"
+#include "io/tuning.h"
 #include "scratch.h"
 
 #include <fcntl.h>
@@ -235,6 +236,71 @@ static void test_comparing(void **state)
     assert_int_equal(qn_bench_compare(&a, &b, &d), QN_ERR_INVALID);
     qn_bench_log_free(&a);
     qn_bench_log_free(&b);
+}
+
+// ------------------------------------------------------------------------------------ tuning
+
+static void store(const char *machine, const char *kernels, const char *environment)
+{
+    char text[1024];
+    snprintf(text, sizeof text,
+             "{\"driver\":\"d\",\"machine\":\"%s\",\"kernels\":\"%s\",\"environment\":{%s}}",
+             machine, kernels, environment);
+    assert_ok(qn_make_dirs(scratch("quoin")));
+    scratch_write_text("quoin/tuning.json", text);
+}
+
+static const char *applied(void)
+{
+    unsetenv("LP_NATIVE_VECTOR_WIDTH");
+    qn_tuning_apply();
+    const char *v = getenv("LP_NATIVE_VECTOR_WIDTH");
+    return v ? v : "none";
+}
+
+// What fits this machine and these shaders is used; everything else is left alone.
+static void test_tuning(void **state)
+{
+    (void)state;
+    char machine[128], kernels[17];
+    const char *old = getenv("XDG_CACHE_HOME");
+    char *keep = old ? qn_strdup(old) : NULL;
+    setenv("XDG_CACHE_HOME", QN_SCRATCH_DIR, 1);
+    qn_log_set(NULL, NULL, QN_LOG_OFF);
+    qn_tuning_machine(machine);
+    qn_tuning_kernels(kernels);
+    static const char width[] = "\"LP_NATIVE_VECTOR_WIDTH\":\"512\"";
+    assert_string_equal(applied(), "none"); // there is no file
+    store(machine, kernels, width);
+    assert_string_equal(applied(), "512");
+    setenv("LP_NATIVE_VECTOR_WIDTH", "256", 1); // the user's choice counts
+    qn_tuning_apply();
+    assert_string_equal(getenv("LP_NATIVE_VECTOR_WIDTH"), "256");
+    setenv("QUOIN_TUNING", "0", 1);
+    assert_string_equal(applied(), "none");
+    unsetenv("QUOIN_TUNING");
+    store("another machine", kernels, width);
+    assert_string_equal(applied(), "none");
+    store(machine, "0000000000000000", width);
+    assert_string_equal(applied(), "none");
+    static const char *const wrong[] = {
+        "\"PATH\":\"1\"",
+        "\"LP_NATIVE_VECTOR_WIDTH\":\"5;rm\"",
+        "\"LP_NATIVE_VECTOR_WIDTH\":512",
+        "\"LP_NATIVE_VECTOR_WIDTH\":\"\"",
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        qn_tuning t;
+        store(machine, kernels, wrong[i]);
+        assert_int_equal(qn_tuning_load(scratch("quoin/tuning.json"), &t), QN_ERR_FORMAT);
+        assert_string_equal(applied(), "none");
+    }
+    scratch_write_text("quoin/tuning.json", "{");
+    assert_string_equal(applied(), "none");
+    qn_log_set(NULL, NULL, QN_LOG_DEFAULT);
+    unsetenv("XDG_CACHE_HOME");
+    if (keep) setenv("XDG_CACHE_HOME", keep, 1);
+    qn_free(keep);
 }
 
 // ------------------------------------------------------------------------------------ shaders
@@ -495,12 +561,13 @@ static int clean(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_times),     cmocka_unit_test(test_measuring),
-        cmocka_unit_test(test_ceilings),  cmocka_unit_test(test_excuses),
-        cmocka_unit_test(test_files),     cmocka_unit_test(test_bad_files),
-        cmocka_unit_test(test_comparing), cmocka_unit_test(test_reflection),
-        cmocka_unit_test(test_shaders),   cmocka_unit_test(test_models),
-        cmocka_unit_test(test_misuse),    cmocka_unit_test(test_operations),
+        cmocka_unit_test(test_times),      cmocka_unit_test(test_measuring),
+        cmocka_unit_test(test_ceilings),   cmocka_unit_test(test_excuses),
+        cmocka_unit_test(test_files),      cmocka_unit_test(test_bad_files),
+        cmocka_unit_test(test_comparing),  cmocka_unit_test(test_tuning),
+        cmocka_unit_test(test_reflection), cmocka_unit_test(test_shaders),
+        cmocka_unit_test(test_models),     cmocka_unit_test(test_misuse),
+        cmocka_unit_test(test_operations),
     };
     return cmocka_run_group_tests(tests, scratch_make, clean);
 }

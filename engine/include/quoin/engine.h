@@ -125,6 +125,8 @@ typedef enum qn_kernel {
 } qn_kernel;
 
 QN_API const char *qn_kernel_name(qn_kernel k); // the row's id
+// Changes when one of the built-in shaders does.
+QN_API uint64_t qn_kernels_revision(void);
 // The form of a kernel this device gets: "flat", "portable"; "none" when it has no usable form.
 QN_API const char *qn_kernel_form(const qn_device *dev, qn_kernel k);
 
