@@ -386,6 +386,53 @@ static void test_neurons(void **state)
     }
 }
 
+// Grouping keeps the function; the oracle captures no less than any other chooser.
+static void test_partition(void **state)
+{
+    (void)state;
+    DO("bricks", "partition", DENSE, "--groups", "4", "--data", TEXT, "--tokens", "512", "--out",
+       AT("bricks.safetensors"), "--apply", AT("grouped"), "--json");
+    qn_json_doc *doc;
+    assert_ok(qn_json_parse("stdout", out, strcspn(out, "\n"), NULL, &doc));
+    double oracle, other, J, random;
+    qn_json root = qn_json_root(doc);
+    assert_ok(qn_json_number(root, "captured_20_oracle", 0, 1, &oracle));
+    static const char *const keys[] = { "captured_20_mlp", "captured_20_similarity",
+                                        "captured_20_random" };
+    for (int i = 0; i < 3; i++) {
+        assert_ok(qn_json_number(root, keys[i], 0, 1, &other));
+        assert_true(other <= oracle + 1e-9);
+    }
+    assert_ok(qn_json_number(root, "objective", 0, 1e9, &J));
+    assert_ok(qn_json_number(root, "random_split", 0, 1e9, &random));
+    assert_true(J < random);
+    qn_json_close(&doc);
+    qn_safetensors *s;
+    assert_ok(qn_safetensors_open(AT("bricks.safetensors"), &s));
+    const qn_safetensor *t = qn_safetensors_find(s, "layers.1.labels");
+    int size[4] = { 0 };
+    for (int i = 0; i < 24; i++) size[((const int32_t *)t->data)[i]]++;
+    for (int k = 0; k < 4; k++) assert_int_equal(size[k], 6);
+    assert_non_null(qn_safetensors_find(s, "layers.0.router.w2"));
+    qn_safetensors_close(&s);
+    assert_true(qn_file_exists(AT("bricks.json")));
+    // The same weights in another order: a difference of nothing but rounding.
+    DO("bricks", "stack", AT("grouped"), AT("regrouped"), "--layers", "0-1", "--data", TEXT, "--json");
+    double a, b, c;
+    losses(&a, &b);
+    DO("bricks", "stack", DENSE, AT("redense"), "--layers", "0-1", "--data", TEXT, "--json");
+    losses(&c, &b);
+    assert_true(fabs(a - c) <= equal);
+    DO("bricks", "partition", DENSE, "--groups", "6", "--method", "graph", "--data", TEXT, "--tokens",
+       "256");
+    RUN("bricks", "partition", MODEL, "--groups", "4");
+    assert_non_null(strstr(err, "4 feed-forward experts a layer; dense blocks"));
+    RUN("bricks", "partition", DENSE, "--groups", "7");
+    assert_non_null(strstr(err, "--groups 7 does not divide 24 neurons"));
+    RUN("bricks", "partition", DENSE, "--method", "graph");
+    assert_int_equal(status, QN_EXIT_MISUSED);
+}
+
 static void test_same_command_same_bytes(void **state)
 {
     (void)state;
@@ -473,6 +520,7 @@ int main(void)
         cmocka_unit_test(test_pruning),
         cmocka_unit_test(test_differences),
         cmocka_unit_test(test_neurons),
+        cmocka_unit_test(test_partition),
         cmocka_unit_test(test_same_command_same_bytes),
     };
     qn_device_or_skip();
