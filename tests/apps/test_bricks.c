@@ -8,6 +8,8 @@
 
 #include <fcntl.h>
 #include <math.h>
+#include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -20,6 +22,7 @@
 
 static char *out, *err; // of the last run
 static int status;
+static rlim_t file_limit = RLIM_INFINITY; // of the next runs: as a full disk
 
 static void open_as(const char *path, int target)
 {
@@ -36,6 +39,8 @@ static void run(char *const *args)
     if (!child) {
         open_as(OUT, 1);
         open_as(ERR, 2);
+        signal(SIGXFSZ, SIG_IGN);
+        setrlimit(RLIMIT_FSIZE, &(struct rlimit){ file_limit, RLIM_INFINITY });
         execv(argv[0], argv);
         _exit(127);
     }
@@ -402,7 +407,7 @@ static qn_result find_tensor(const char *folder, const char *file, const char *n
 static void test_adapters(void **state)
 {
     (void)state;
-    static char targets[] = "*experts.weight,*.k_proj.weight,*.w_gate.*.weight,lm_head.weight";
+    static char targets[] = "*experts.weight,*.k_proj.weight,*.mlpf.gate.*.weight,lm_head.weight";
 #define LORA(folder, steps, ...)                                                                   \
     "train", "--init", MODEL, "--lora", "3", "--lora-targets", targets, "--text", TEXT, "--batch", \
         "4", "--length", "16", "--held-out", "0.2", "--out", folder, "--steps", steps, __VA_ARGS__
@@ -512,6 +517,24 @@ static void test_partition(void **state)
     assert_int_equal(status, QN_EXIT_MISUSED);
 }
 
+// A disk that is full leaves one sentence and nothing else; the same command works when it is not.
+static void test_full_disk(void **state)
+{
+    (void)state;
+    file_limit = 8192;
+    RUN("bricks", "widen", MODEL, AT("full"));
+    assert_int_equal(status, QN_EXIT_FAILED);
+    assert_non_null(strstr(err, "model.safetensors"));
+    assert_false(qn_file_exists(AT("full")));
+    assert_false(qn_file_exists(AT("full.partial")));
+    RUN("bricks", "delta", DENSE, DENSE, AT("empty-delta.safetensors"), "--exact"); // small enough
+    assert_int_equal(status, QN_EXIT_DONE);
+    file_limit = RLIM_INFINITY;
+    assert_ok(qn_make_dirs(AT("full.partial"))); // what a killed run leaves
+    DO("bricks", "widen", MODEL, AT("full"));
+    assert_false(qn_file_exists(AT("full.partial")));
+}
+
 static void test_same_command_same_bytes(void **state)
 {
     (void)state;
@@ -602,6 +625,7 @@ int main(void)
         cmocka_unit_test(test_partition),
         cmocka_unit_test(test_adapters),
         cmocka_unit_test(test_index),
+        cmocka_unit_test(test_full_disk),
         cmocka_unit_test(test_same_command_same_bytes),
     };
     qn_device_or_skip();
