@@ -4,10 +4,13 @@
 #include "cli/progress.h"
 #include "cli/term.h"
 #include "io/json.h"
+#include "io/textbuf.h"
+#include "llm/lora.h"
 #include "llm/train.h"
 #include "llm/trainable.h"
 #include "llm/train_log.h"
 #include "llm/train_profile.h"
+#include "mem.h"
 #include "platform.h"
 
 #include <math.h>
@@ -15,7 +18,10 @@
 #include <string.h>
 
 typedef struct train_opts {
-    qn_opt_list text, only;
+    qn_opt_list text, only, lora_targets;
+    int64_t lora;
+    double lora_alpha, lora_dropout;
+    bool rslora;
     const char *out, *preset, *config, *tokenizer, *init, *top, *scores, *capture;
     double percent;
     int aux;
@@ -59,6 +65,15 @@ static const qn_opt options[] = {
       .help = "their scores: a file of `bricks analyse --save-scores`" },
     { "percent", 0, QN_AT_FLOAT(train_opts, percent), .initial = "5", .min = 0.01, .max = 100,
       .help = "how many of each layer's neurons" },
+    { "lora", 0, QN_AT_INT(train_opts, lora), .value = "RANK", .initial = "0", .min = 0, .max = 1024,
+      .help = "train low-rank adapters on --init and write them alone; 0: none" },
+    { "lora-alpha", 0, QN_AT_FLOAT(train_opts, lora_alpha), .initial = "16", .min = 0.001,
+      .max = 1e6, .help = "an adapter's product is multiplied by this over the rank" },
+    { "lora-dropout", 0, QN_AT_FLOAT(train_opts, lora_dropout), .initial = "0", .min = 0,
+      .max = 0.99, .help = "dropout on what adapters read" },
+    { "lora-targets", 0, QN_AT_LIST(train_opts, lora_targets), .value = "GLOB,...",
+      .help = "weights that get one (default: all stacks of experts)" },
+    { "rslora", 0, QN_AT_FLAG(train_opts, rslora), .help = "over the rank's square root instead" },
     { "steps", 's', QN_AT_INT(train_opts, steps), .initial = "0", .min = 0, .max = 1e12,
       .section = "Training", .help = "optimiser steps; 0: as many as fit --minutes" },
     { "minutes", 'm', QN_AT_FLOAT(train_opts, minutes), .initial = "10", .min = 0.01, .max = 1e6,
@@ -118,6 +133,8 @@ typedef struct session {
     qn_progress progress;
     qn_train_profile profile;
     qn_part part;
+    qn_lora lora;
+    char *lora_text;
     double peak; // operations per second; 0: not measured
     bool started;
     qn_result status;
@@ -327,7 +344,8 @@ static qn_result train(session *s, qn_train_result *result)
     if (r == QN_OK) {
         qn_train_opts o = options_of(s->cli, s->o);
         o.trainable = s->part.text ? &s->part.trainable : NULL;
-        o.trainable_text = s->part.text;
+        o.trainable_text = s->lora_text ? s->lora_text : s->part.text;
+        o.lora = s->lora_text ? &s->lora : NULL;
         qn_train_hooks hooks = { on_event, s };
         r = qn_train(s->dev, &corpus, &o, &hooks, result);
     }
@@ -335,6 +353,24 @@ static qn_result train(session *s, qn_train_result *result)
     qn_result closed = qn_train_log_close(&s->log);
     if (r == QN_OK) r = s->status != QN_OK ? s->status : closed;
     qn_corpus_free(&corpus);
+    return r;
+}
+
+static qn_result read_lora(const train_opts *o, session *s)
+{
+    static const char *const stacks[] = { "*experts.weight" };
+    const char *const *items = o->lora_targets.count ? o->lora_targets.items : stacks;
+    const size_t count = o->lora_targets.count ? o->lora_targets.count : 1;
+    s->lora = (qn_lora){ .rank = o->lora, .alpha = o->lora_alpha, .dropout = o->lora_dropout,
+                         .stabilised = o->rslora };
+    QN_TRY(qn_selection_parse(items, count, &s->lora.targets));
+    qn_textbuf t = { 0 };
+    qn_textbuf_printf(&t, "adapters of rank %lld, alpha %g, dropout %g%s on ", (long long)o->lora,
+                      o->lora_alpha, o->lora_dropout, o->rslora ? ", rank-stabilised," : "");
+    for (size_t i = 0; i < count; i++) qn_textbuf_printf(&t, "%s%s", i ? "," : "", items[i]);
+    qn_result r = qn_textbuf_status(&t);
+    if (r == QN_OK && !(s->lora_text = qn_strdup(qn_textbuf_get(&t)))) r = qn_no_memory(t.size);
+    qn_textbuf_free(&t);
     return r;
 }
 
@@ -349,6 +385,12 @@ static int run(const qn_cli *cli, const void *opts)
     session s = { .cli = cli, .o = o };
     if (o->only.count && qn_part_open(o->only.items, o->only.count, &s.part) != QN_OK)
         return qn_cli_misuse(cli, "--train-only: %s", qn_error_message());
+    if (o->lora && (o->only.count || o->top || !o->init))
+        return qn_cli_misuse(cli, o->init ? "--lora trains adapters alone: leave --train-only and "
+                                            "--train-top out"
+                                          : "--lora needs --init MODEL: what the adapters are for");
+    if (o->lora && read_lora(o, &s) != QN_OK)
+        return qn_cli_misuse(cli, "--lora-targets: %s", qn_error_message());
     if (o->top && (o->only.count || !o->scores))
         return qn_cli_misuse(cli, o->scores ? "--train-only and --train-top both say what is trained: "
                                               "use one of them"
@@ -367,6 +409,8 @@ static int run(const qn_cli *cli, const void *opts)
                     o->out);
     qn_train_profile_free(&s.profile);
     qn_part_close(&s.part);
+    qn_selection_free(&s.lora.targets);
+    qn_free(s.lora_text);
     qn_device_destroy(&s.dev);
     qn_context_destroy(&ctx);
     if (r == QN_OK && qn_interrupted()) {

@@ -43,13 +43,39 @@ static const qn_tensor *dropout(net *n, const qn_tensor *x, double p)
     return n->o->training && p > 0 ? qn_dropout(n->g, x, n->o->seed, (float)p, stream) : x;
 }
 
+// y plus what a low-rank adapter of the weight makes of x. With a routing x goes to experts.
+static const qn_tensor *adapt(net *n, const qn_tensor *x, const qn_tensor *y, const char *prefix,
+                              const qn_routing *routing)
+{
+    char a[NAME], b[NAME];
+    snprintf(a, sizeof a, "%s.lora_A", prefix);
+    snprintf(b, sizeof b, "%s.lora_B", prefix);
+    if (n->o->lora_scale == 0 || !qn_store_find(n->weights, a)) return y;
+    const qn_matmul_opts opts = { .transpose_b = true };
+    const qn_tensor *h = dropout(n, x, n->o->lora_dropout);
+    h = routing ? qn_expert_matmul(n->g, h, vector(n, a), routing, NULL)
+                : qn_matmul(n->g, h, vector(n, a), &opts);
+    h = routing ? qn_expert_matmul(n->g, h, vector(n, b), routing, NULL)
+                : qn_matmul(n->g, h, vector(n, b), &opts);
+    return qn_add(n->g, y, qn_scale(n->g, h, (float)n->o->lora_scale, 0));
+}
+
+// x through the chosen experts of a stack.
+static const qn_tensor *experts(net *n, const qn_tensor *x, const char *prefix,
+                                const qn_routing *routing)
+{
+    char w[NAME];
+    snprintf(w, sizeof w, "%s.weight", prefix);
+    return adapt(n, x, qn_expert_matmul(n->g, x, matrix(n, w), routing, NULL), prefix, routing);
+}
+
 static const qn_tensor *linear(net *n, const qn_tensor *x, const char *prefix, bool bias)
 {
     char w[NAME], b[NAME];
     snprintf(w, sizeof w, "%s.weight", prefix);
     snprintf(b, sizeof b, "%s.bias", prefix);
     qn_matmul_opts opts = { .transpose_b = true, .bias = bias ? vector(n, b) : NULL };
-    return qn_matmul(n->g, x, matrix(n, w), &opts);
+    return adapt(n, x, qn_matmul(n->g, x, matrix(n, w), &opts), prefix, NULL);
 }
 
 static const qn_tensor *norm(net *n, const qn_tensor *x, const char *prefix)
@@ -156,8 +182,8 @@ static const qn_tensor *attention(net *n, const qn_tensor *residual, struct qn_l
     out->attn_in = x;
     snprintf(gate, sizeof gate, "transformer.h.%d.attn.q_proj", layer);
     out->attn = route(n, x, gate, n->c->k_att, &out->attn_aux);
-    snprintf(name, sizeof name, "%s.experts.weight", gate);
-    out->q = qn_expert_matmul(n->g, x, matrix(n, name), &out->attn, NULL);
+    snprintf(name, sizeof name, "%s.experts", gate);
+    out->q = experts(n, x, name, &out->attn);
     const qn_tensor *k = x, *v = x;
     if (!qn_model_shares_kv(n->c)) {
         snprintf(name, sizeof name, "transformer.h.%d.attn.k_proj", layer);
@@ -177,8 +203,8 @@ static const qn_tensor *attention(net *n, const qn_tensor *residual, struct qn_l
     };
     if (opts.used && opts.used->shape.rank == 2) opts.keys = (int)n->o->context;
     const qn_tensor *o = qn_stickbreaking(n->g, out->q, out->k, out->v, &opts);
-    snprintf(name, sizeof name, "%s.output_experts.weight", gate);
-    const qn_tensor *y = qn_expert_matmul(n->g, o, matrix(n, name), &out->attn, NULL);
+    snprintf(name, sizeof name, "%s.output_experts", gate);
+    const qn_tensor *y = experts(n, o, name, &out->attn);
     x = combine(n, y, &out->attn, residual, &out->attn_out);
     qn_graph_scope(n->g, NULL);
     return x;
@@ -224,13 +250,13 @@ static const qn_tensor *feed_forward(net *n, const qn_tensor *residual, struct q
     out->mlp_in = x;
     snprintf(prefix, sizeof prefix, "transformer.h.%d.mlpf", n->layer);
     out->mlp = route(n, x, prefix, n->c->k_mlp, &out->mlp_aux);
-    snprintf(name, sizeof name, "%s.experts.weight", prefix);
-    const qn_tensor *h = qn_expert_matmul(n->g, x, matrix(n, name), &out->mlp, NULL);
+    snprintf(name, sizeof name, "%s.experts", prefix);
+    const qn_tensor *h = experts(n, x, name, &out->mlp);
     h = qn_activate(n->g, h, n->c->activation);
     out->neurons = h;
     if (n->o->neurons) h = n->o->neurons(n->o->neurons_user, n->g, n->layer, &out->mlp, h);
-    snprintf(name, sizeof name, "%s.output_experts.weight", prefix);
-    const qn_tensor *y = qn_expert_matmul(n->g, h, matrix(n, name), &out->mlp, NULL);
+    snprintf(name, sizeof name, "%s.output_experts", prefix);
+    const qn_tensor *y = experts(n, h, name, &out->mlp);
     x = combine(n, y, &out->mlp, residual, &out->mlp_out);
     qn_graph_scope(n->g, NULL);
     return x;
@@ -293,6 +319,7 @@ qn_result qn_lm_build(qn_graph *g, qn_store *weights, const qn_model_config *c,
     const qn_tensor *rows = opts->last_only && out->final ? last_rows(&n, out->final) : out->final;
     const char *head = c->tie_word_embeddings ? "transformer.wte.weight" : "lm_head.weight";
     out->logits = qn_matmul(g, rows, matrix(&n, head), &(qn_matmul_opts){ .transpose_b = true });
+    if (!c->tie_word_embeddings) out->logits = adapt(&n, rows, out->logits, "lm_head", NULL);
     qn_name(g, out->logits, "logits");
     out->aux = total_aux(&n, out);
     return qn_graph_status(g);

@@ -2,6 +2,7 @@
 #include "train.h"
 #include "fail.h"
 #include "io/json.h"
+#include "lora.h"
 #include "mem.h"
 #include "platform.h"
 #include "schedule.h"
@@ -156,7 +157,7 @@ static qn_result fingerprint(run *r, char **out)
     uint64_t tokens = 1469598103934665603u;
     for (size_t i = 0; i < r->train.count; i++)
         tokens = (tokens ^ (uint32_t)r->train.id[i]) * 1099511628211u;
-    const char *init = o->init ? o->init : "", *only = o->trainable ? o->trainable_text : "";
+    const char *init = o->init ? o->init : "", *only = o->trainable_text ? o->trainable_text : "";
     char segments[64] = "";
     if (o->segments > 1 || o->forget)
         snprintf(segments, sizeof segments, "segments = %lld\nforget = %d\n",
@@ -200,7 +201,7 @@ static qn_result get_trainer(run *r)
         .batch = o->batch, .positions = o->positions, .accumulate = o->accumulate,
         .weights = o->weights, .beta1 = o->beta1, .beta2 = o->beta2, .epsilon = o->epsilon,
         .weight_decay = o->weight_decay, .clip = o->clip, .profile = o->profile, .seed = o->seed,
-        .trainable = o->trainable, .segments = o->segments,
+        .trainable = o->trainable, .lora = o->lora, .segments = o->segments,
         .forget = o->forget,
     };
     r->event.size = qn_model_count(&r->config);
@@ -227,6 +228,7 @@ static qn_result start_or_resume(run *r)
         r->state.steps = r->o->steps;
         res = r->o->init ? qn_model_load(&r->config, weights, r->o->init)
                          : qn_model_initialise(&r->config, weights, r->o->seed, false);
+        if (res == QN_OK && r->o->lora) res = qn_lora_initialise(weights, r->o->seed);
     }
     r->state.fingerprint = print;
     return res;
@@ -237,9 +239,14 @@ static qn_result start_or_resume(run *r)
 // The description goes with the first checkpoint: until then the folder may hold another model.
 static qn_result save(run *r)
 {
-    if (!r->described) QN_TRY(write_description(r));
-    r->described = true;
-    QN_TRY(qn_model_save(qn_trainer_weights(r->trainer), r->o->out));
+    const qn_store *weights = qn_trainer_weights(r->trainer);
+    if (r->o->lora) {
+        QN_TRY(qn_lora_save(r->o->lora, weights, r->o->out, r->o->init));
+    } else {
+        if (!r->described) QN_TRY(write_description(r));
+        r->described = true;
+        QN_TRY(qn_model_save(weights, r->o->out));
+    }
     QN_TRY(qn_state_save(r->o->out, &r->state, r->trainer));
     r->saved_at = qn_clock();
     tell(r, QN_TRAIN_SAVED);
@@ -402,6 +409,8 @@ qn_result qn_train(qn_device *dev, const qn_corpus *corpus, const qn_train_opts 
     if (!o.accumulate) o.accumulate = 1;
     if (!o.steps && !(o.minutes > 0))
         return qn_fail(QN_ERR_INVALID, "neither steps nor minutes were given");
+    if (o.lora && !o.init)
+        return qn_fail(QN_ERR_INVALID, "an adapter needs a model to start from");
     if (o.init && qn_same_file(o.init, o.out))
         return qn_fail(QN_ERR_INVALID, "%s is the model to start from and would be overwritten; "
                                        "give another folder for the new one", o.out);

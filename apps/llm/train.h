@@ -31,7 +31,8 @@ typedef struct qn_train_opts {
                                // given, tokenizer; NULL: fresh weights
     int aux;                   // 1 + a qn_router_loss; 0: as in the config
     const qn_trainable *trainable; // NULL: everything is trained
-    const char *trainable_text;    // what it selects, for the state: a resumed run has the same
+    const struct qn_lora *lora;    // adapters to train on `init`; the folder gets them alone
+    const char *trainable_text;    // what is trained, for the state: a resumed run has the same
     uint64_t seed;
     bool fresh;                // start anew in a directory that holds a training state
     bool profile;

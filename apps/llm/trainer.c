@@ -1,5 +1,6 @@
 // Plans of a training step: loss and gradients per run, then one optimiser pass over the stores.
 #include "trainer.h"
+#include "lora.h"
 #include "fail.h"
 #include "mem.h"
 #include "memory_layer.h"
@@ -88,8 +89,9 @@ static qn_result find_share(void *user, const qn_param_info *p)
     QN_TRY(qn_grow((void **)&t->shares, &t->share_capacity, t->share_count + 1,
                    sizeof *t->shares));
     share *s = &t->shares[t->share_count];
-    *s = (share){ 0 };
+    *s = (share){ .kind = t->opts.lora ? SHARE_NONE : SHARE_ALL };
     t->share_count++;
+    if (t->opts.lora) return QN_OK;
     if (!t->opts.trainable) return QN_OK;
     const size_t n = (size_t)qn_shape_count(p->shape);
     s->keep = qn_calloc(n, 1);
@@ -125,8 +127,10 @@ static qn_result declare(const qn_trainer *t, qn_store *store, bool frozen)
     return qn_parameters(&t->config, declare_share, &d);
 }
 
+// NULL for the factors of adapters.
 static const share *share_of(const qn_trainer *t, const char *name)
 {
+    if (t->opts.lora) return NULL;
     // Stores hold the trained parameters in the order of the shares, then the frozen ones.
     size_t at = 0;
     for (int frozen = 0; frozen < 2; frozen++)
@@ -141,7 +145,7 @@ static const share *share_of(const qn_trainer *t, const char *name)
 // The gradient with zeros where nothing is trained.
 static const qn_tensor *masked(qn_graph *g, const share *s, const qn_tensor *grad)
 {
-    if (!grad || s->kind != SHARE_PART) return grad;
+    if (!grad || !s || s->kind != SHARE_PART) return grad;
     const size_t n = (size_t)qn_shape_count(grad->shape);
     float *mask = qn_malloc(n * sizeof *mask);
     if (!mask) return NULL; // the assignment refuses it
@@ -191,6 +195,10 @@ static qn_result build_loss(qn_trainer *t, loss_graph *l, bool training, bool ad
     if (!lm) return qn_no_memory(sizeof *lm);
     qn_lm_opts o = { .forget = l->forget, .batch = B, .positions = T, .training = training, .seed = l->seed,
                      .weights = t->opts.weights, .memory = training ? t->memory : NULL };
+    if (t->opts.lora) {
+        o.lora_scale = qn_lora_scale(t->opts.lora);
+        o.lora_dropout = t->opts.lora->dropout;
+    }
     qn_result r = qn_lm_build(l->g, t->weights, c, l->ids, &o, lm);
     if (r == QN_OK) {
         l->ce = qn_cross_entropy(l->g, lm->logits, l->labels, &l->rows);
@@ -288,6 +296,7 @@ static qn_result build(qn_trainer *t)
     QN_TRY(qn_parameters(&t->config, find_share, t));
     for (int i = 0; i < 4; i++) {
         QN_TRY(qn_store_create(t->dev, store_names[i], stores[i]));
+        if (t->opts.lora) QN_TRY(qn_lora_declare(t->opts.lora, &t->config, *stores[i]));
         QN_TRY(declare(t, *stores[i], false));
     }
     if (!qn_store_count(t->gradients))

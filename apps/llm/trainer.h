@@ -30,6 +30,8 @@ typedef struct qn_trainer_opts {
     bool profile;
     uint64_t seed;            // of dropout and sampled routing
     const qn_trainable *trainable; // NULL: everything; must outlive the creation
+    const struct qn_lora *lora;    // adapters are trained, the model is frozen; NULL: none. Must
+                                   // outlive the trainer
 } qn_trainer_opts;
 
 typedef struct qn_step_report {

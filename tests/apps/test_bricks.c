@@ -8,6 +8,8 @@
 
 #include <fcntl.h>
 #include <math.h>
+#include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -20,6 +22,7 @@
 
 static char *out, *err; // of the last run
 static int status;
+static rlim_t file_limit = RLIM_INFINITY; // of the next runs: as a full disk
 
 static void open_as(const char *path, int target)
 {
@@ -36,6 +39,8 @@ static void run(char *const *args)
     if (!child) {
         open_as(OUT, 1);
         open_as(ERR, 2);
+        signal(SIGXFSZ, SIG_IGN);
+        setrlimit(RLIMIT_FSIZE, &(struct rlimit){ file_limit, RLIM_INFINITY });
         execv(argv[0], argv);
         _exit(127);
     }
@@ -386,6 +391,150 @@ static void test_neurons(void **state)
     }
 }
 
+static qn_result find_tensor(const char *folder, const char *file, const char *name, float *first)
+{
+    char path[768];
+    qn_safetensors *s;
+    snprintf(path, sizeof path, "%s/%s", folder, file);
+    QN_TRY(qn_safetensors_open(path, &s));
+    const qn_safetensor *t = qn_safetensors_find(s, name);
+    qn_result r = t ? qn_safetensor_f32(t, 0, 1, first) : qn_fail(QN_ERR_FORMAT, "%s", name);
+    qn_safetensors_close(&s);
+    return r;
+}
+
+// A fresh adapter changes nothing; a trained one does what its weights say, merged or in training.
+static void test_adapters(void **state)
+{
+    (void)state;
+    static char targets[] = "*experts.weight,*.k_proj.weight,*.mlpf.gate.*.weight,lm_head.weight";
+#define LORA(folder, steps, ...)                                                                   \
+    "train", "--init", MODEL, "--lora", "3", "--lora-targets", targets, "--text", TEXT, "--batch", \
+        "4", "--length", "16", "--held-out", "0.2", "--out", folder, "--steps", steps, __VA_ARGS__
+    DO(LORA(AT("fresh"), "1", "--lr", "0", "--json"));
+    DO("bricks", "attach", MODEL, AT("fresh"), AT("with-fresh"));
+    assert_true(same_weights(AT("with-fresh"), MODEL));
+    DO(LORA(AT("adapter"), "12", "--lr", "0.02", "--decay", "0", "--json"));
+    qn_json_doc *doc;
+    double held, a, b;
+    assert_ok(qn_json_parse("stdout", out, strcspn(out, "\n"), NULL, &doc));
+    assert_ok(qn_json_number(qn_json_root(doc), "held_loss", 0, 100, &held));
+    qn_json_close(&doc);
+    assert_false(qn_file_exists(AT("adapter/model.safetensors")));
+    float x;
+    assert_ok(find_tensor(AT("adapter"), "adapter_model.safetensors",
+                          "base_model.model.transformer.h.0.mlpf.experts.lora_B.weight", &x));
+    assert_true(x != 0);
+    DO("bricks", "attach", MODEL, AT("adapter"), AT("adapted"), "--data", TEXT, "--json");
+    losses(&a, &b);
+    assert_true(b < a - 0.05);
+    // The merged model, evaluated as a run without a step would, has the loss of the training.
+    DO("train", "--init", AT("adapted"), "--text", TEXT, "--batch", "4", "--length", "16",
+       "--held-out", "0.2", "--steps", "1", "--lr", "0", "--out", AT("judge"), "--json");
+    assert_ok(qn_json_parse("stdout", out, strcspn(out, "\n"), NULL, &doc));
+    assert_ok(qn_json_number(qn_json_root(doc), "held_loss", 0, 100, &a));
+    qn_json_close(&doc);
+    if (!(fabs(a - held) <= 1e-5)) fail_msg("%.8f merged, %.8f in training", a, held);
+    DO("bricks", "detach", AT("adapted"), AT("adapter"), AT("back"));
+    assert_true(ulps(AT("back"), MODEL) <= 4096); // (w + d) - d, d much larger than some w
+    // Stopped and gone on with.
+    DO(LORA(AT("parts"), "6", "--lr", "0.02", "--lr-final", "1", "--warmup", "1", "--save-every",
+            "3"));
+    DO(LORA(AT("parts"), "12", "--lr", "0.02", "--lr-final", "1", "--warmup", "1", "--save-every",
+            "3"));
+    RUN("train", "--text", TEXT, "--out", AT("x"), "--lora", "4");
+    assert_int_equal(status, QN_EXIT_MISUSED);
+    RUN("train", "--init", MODEL, "--text", TEXT, "--out", AT("x"), "--lora", "16");
+    assert_non_null(strstr(err, "rank 16 is no less than a side of"));
+    RUN("train", "--init", MODEL, "--text", TEXT, "--out", AT("x"), "--lora", "2", "--lora-targets",
+        "*.ln_f.weight");
+    assert_non_null(strstr(err, "matches the adapter's targets"));
+    assert_false(qn_file_exists(AT("x")));
+}
+
+static void test_index(void **state)
+{
+    (void)state;
+    assert_ok(qn_make_dirs(AT("plugins")));
+    scratch_write_text("plugins/cats.txt", "the cat sat on the mat\nthe cat\n");
+    scratch_write_text("plugins/odd.txt", "xq zz qq\nzx zq xx\n");
+    DO("bricks", "index", AT("plugins"), "--model", MODEL);
+    DO("bricks", "index", AT("plugins"), "--model", MODEL, "--query", "the cat sat on the", "--json");
+    const char *cats = strstr(out, "cats"), *odd = strstr(out, "odd");
+    assert_true(cats && odd && cats < odd);
+    DO("bricks", "index", AT("plugins"), "--model", MODEL, "--query", "zz xq", "--top", "1");
+    assert_null(strstr(out, "cats"));
+    RUN("bricks", "index", AT("plugins"));
+    assert_int_equal(status, QN_EXIT_MISUSED);
+    RUN("bricks", "index", AT("pic-none"), "--model", MODEL);
+    assert_int_equal(status, QN_EXIT_FAILED);
+}
+
+// Grouping keeps the function; the oracle captures no less than any other chooser.
+static void test_partition(void **state)
+{
+    (void)state;
+    DO("bricks", "partition", DENSE, "--groups", "4", "--data", TEXT, "--tokens", "512", "--out",
+       AT("bricks.safetensors"), "--apply", AT("grouped"), "--json");
+    qn_json_doc *doc;
+    assert_ok(qn_json_parse("stdout", out, strcspn(out, "\n"), NULL, &doc));
+    double oracle, other, J, random;
+    qn_json root = qn_json_root(doc);
+    assert_ok(qn_json_number(root, "captured_20_oracle", 0, 1, &oracle));
+    static const char *const keys[] = { "captured_20_mlp", "captured_20_similarity",
+                                        "captured_20_random" };
+    for (int i = 0; i < 3; i++) {
+        assert_ok(qn_json_number(root, keys[i], 0, 1, &other));
+        assert_true(other <= oracle + 1e-9);
+    }
+    assert_ok(qn_json_number(root, "objective", 0, 1e9, &J));
+    assert_ok(qn_json_number(root, "random_split", 0, 1e9, &random));
+    assert_true(J < random);
+    qn_json_close(&doc);
+    qn_safetensors *s;
+    assert_ok(qn_safetensors_open(AT("bricks.safetensors"), &s));
+    const qn_safetensor *t = qn_safetensors_find(s, "layers.1.labels");
+    int size[4] = { 0 };
+    for (int i = 0; i < 24; i++) size[((const int32_t *)t->data)[i]]++;
+    for (int k = 0; k < 4; k++) assert_int_equal(size[k], 6);
+    assert_non_null(qn_safetensors_find(s, "layers.0.router.w2"));
+    qn_safetensors_close(&s);
+    assert_true(qn_file_exists(AT("bricks.json")));
+    // The same weights in another order: a difference of nothing but rounding.
+    DO("bricks", "stack", AT("grouped"), AT("regrouped"), "--layers", "0-1", "--data", TEXT, "--json");
+    double a, b, c;
+    losses(&a, &b);
+    DO("bricks", "stack", DENSE, AT("redense"), "--layers", "0-1", "--data", TEXT, "--json");
+    losses(&c, &b);
+    assert_true(fabs(a - c) <= equal);
+    DO("bricks", "partition", DENSE, "--groups", "6", "--method", "graph", "--data", TEXT, "--tokens",
+       "256");
+    RUN("bricks", "partition", MODEL, "--groups", "4");
+    assert_non_null(strstr(err, "4 feed-forward experts a layer; dense blocks"));
+    RUN("bricks", "partition", DENSE, "--groups", "7");
+    assert_non_null(strstr(err, "--groups 7 does not divide 24 neurons"));
+    RUN("bricks", "partition", DENSE, "--method", "graph");
+    assert_int_equal(status, QN_EXIT_MISUSED);
+}
+
+// A disk that is full leaves one sentence and nothing else; the same command works when it is not.
+static void test_full_disk(void **state)
+{
+    (void)state;
+    file_limit = 8192;
+    RUN("bricks", "widen", MODEL, AT("full"));
+    assert_int_equal(status, QN_EXIT_FAILED);
+    assert_non_null(strstr(err, "model.safetensors"));
+    assert_false(qn_file_exists(AT("full")));
+    assert_false(qn_file_exists(AT("full.partial")));
+    RUN("bricks", "delta", DENSE, DENSE, AT("empty-delta.safetensors"), "--exact"); // small enough
+    assert_int_equal(status, QN_EXIT_DONE);
+    file_limit = RLIM_INFINITY;
+    assert_ok(qn_make_dirs(AT("full.partial"))); // what a killed run leaves
+    DO("bricks", "widen", MODEL, AT("full"));
+    assert_false(qn_file_exists(AT("full.partial")));
+}
+
 static void test_same_command_same_bytes(void **state)
 {
     (void)state;
@@ -473,6 +622,10 @@ int main(void)
         cmocka_unit_test(test_pruning),
         cmocka_unit_test(test_differences),
         cmocka_unit_test(test_neurons),
+        cmocka_unit_test(test_partition),
+        cmocka_unit_test(test_adapters),
+        cmocka_unit_test(test_index),
+        cmocka_unit_test(test_full_disk),
         cmocka_unit_test(test_same_command_same_bytes),
     };
     qn_device_or_skip();

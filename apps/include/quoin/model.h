@@ -109,6 +109,9 @@ typedef struct qn_lm_opts {
     bool last_only;            // logits of the last position of each row only: [B, V]
     bool headless;             // no logits at all: reading for the cache's sake
     bool capture;              // keep branch outputs apart for inspection (not fused)
+    // Low-rank adapters: where `weights` holds <path>.lora_A and <path>.lora_B beside <path>.weight, a
+    // product gets lora_scale * B (A x) more. Scale 0: none. Dropout on x in training.
+    double lora_scale, lora_dropout;
     // Takes the place of the activations of a layer's MLP experts, h [N*K, F], which their output
     // matrices read: masks for the study of neurons. NULL: h itself.
     const qn_tensor *(*neurons)(void *user, qn_graph *g, int layer, const qn_routing *routing,
