@@ -193,6 +193,8 @@ static qn_result record(qn_recorder *r, const qn_node *n)
         .b1 = defaults ? 0.9f : o->beta1,
         .b2 = defaults ? 0.999f : o->beta2,
         .eps = defaults ? 1e-8f : o->epsilon,
+        .rest1 = defaults ? 0.1f : (float)(1 - (double)o->beta1),
+        .rest2 = defaults ? 0.001f : (float)(1 - (double)o->beta2),
     };
     qn_dispatch d = {
         .kernel = l.resident ? QN_K_hyper_fit : QN_K_hyper_fit_streamed,

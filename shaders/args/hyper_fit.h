@@ -13,4 +13,5 @@ QN_ARGS_BEGIN(hyper_fit)
     u32 most_tasks;   // largest number of tasks in a step
     u32 slots;        // parameters of an invocation
     f32 b1, b2, eps;  // Adam
+    f32 rest1, rest2; // 1 - b1, 1 - b2, not from the rounded ones
 QN_ARGS_END(hyper_fit)

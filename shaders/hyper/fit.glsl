@@ -149,8 +149,8 @@ float rate = 0.0, root = 0.0; // of this step
 #define ADAM(slot, index, gradient)                                                                \
     {                                                                                              \
         float g = gradient;                                                                        \
-        float m_ = a.b1 * MOMENT1(slot, index) + (1.0 - a.b1) * g;                                 \
-        float v_ = a.b2 * MOMENT2(slot, index) + (1.0 - a.b2) * (g * g);                           \
+        float m_ = a.b1 * MOMENT1(slot, index) + a.rest1 * g;                                      \
+        float v_ = a.b2 * MOMENT2(slot, index) + a.rest2 * (g * g);                                \
         m_ = abs(m_) > 1e-30 ? m_ : 0.0;                                                           \
         v_ = v_ > 1e-30 ? v_ : 0.0;                                                                \
         VALUE(slot, index) -= rate * (m_ / (sqrt(v_) * root + a.eps));                             \
