@@ -16,7 +16,7 @@ qn_tab_settings qn_tab_published(void)
 
 qn_tab_settings qn_tab_default(void)
 {
-    return (qn_tab_settings){ .subsample = 0.5, .hidden = 32, .depth = 2, .views = 100,
+    return (qn_tab_settings){ .subsample = 0.5, .hidden = 32, .depth = 1, .views = 100,
                               .views_per_step = 10, .epochs = 50, .batch = 128, .rate = 3e-3,
                               .even = true, .balance = true, .anneal = true };
 }

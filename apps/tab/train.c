@@ -11,7 +11,7 @@
 
 enum { W1 = QN_HYPER_WIDTH1, W2 = QN_HYPER_WIDTH2 };
 enum { STREAM_VIEWS = 1, STREAM_WEIGHTS, STREAM_ROWS, STREAM_ORDER };
-enum { STEP_VIEWS = 200 }; // views that one run takes through a step each
+enum { STEP_VIEWS = 400 }; // views that one run takes through a step each
 
 // What a job comes to.
 typedef struct fit {
@@ -20,6 +20,7 @@ typedef struct fit {
     int64_t rows, batch, batches, groups, steps; // rows of an epoch; steps in all
     int64_t chosen;
     int views, per_step;
+    int64_t offset; // of its data's rows among those of the launch
 } fit;
 
 static int64_t div_up(int64_t a, int64_t b)
@@ -136,6 +137,7 @@ static qn_result fill_orders(const fit *f, int32_t first_view, int32_t *out)
     qn_random rows = qn_random_start(f->job->seed, STREAM_ROWS);
     qn_random order = qn_random_start(f->job->seed, STREAM_ORDER);
     for (int e = 0; e < epochs; e++) fill_epoch(f, &rows, scratch, out + e * f->rows);
+    for (int64_t i = 0; i < epochs * f->rows; i++) out[i] += (int32_t)f->offset;
     int32_t *views = out + epochs * f->rows;
     for (int64_t b = 0; b < epochs * f->batches; b++) {
         for (int k = 0; k < f->views; k++) views[b * f->views + k] = first_view + k;
@@ -181,25 +183,31 @@ static bool after(void *user, int64_t steps)
     return false;
 }
 
-static bool alike(const fit *a, const fit *b)
+// What fits of one launch have in common.
+enum { KEY = 9 };
+static void key_of(const fit *f, int64_t key[KEY])
 {
-    const qn_tab_settings *s = a->job->settings, *t = b->job->settings;
-    return a->job->data == b->job->data && a->chosen == b->chosen && s->hidden == t->hidden &&
-           s->depth == t->depth && a->views == b->views && a->per_step == b->per_step &&
-           a->batch == b->batch && a->steps == b->steps && s->anneal == t->anneal;
+    const qn_tab_settings *s = f->job->settings;
+    const int64_t own[KEY] = { f->job->data->columns, f->job->data->classes, f->chosen, s->hidden,
+                               s->depth, f->views, f->per_step, f->steps, s->anneal };
+    memcpy(key, own, sizeof own);
+}
+
+static int compare(const fit *a, const fit *b)
+{
+    int64_t x[KEY], y[KEY];
+    key_of(a, x);
+    key_of(b, y);
+    for (int i = 0; i < KEY; i++)
+        if (x[i] != y[i]) return x[i] < y[i] ? -1 : 1;
+    return 0;
 }
 
 static int by_shape(const void *a, const void *b)
 {
     const fit *p = a, *q = b;
-    const qn_tab_settings *s = p->job->settings, *t = q->job->settings;
-    const int64_t x[] = { (int64_t)(uintptr_t)p->job->data, p->chosen, s->hidden, s->depth, p->views,
-                          p->per_step, p->batch, p->steps, s->anneal, (int64_t)p->index };
-    const int64_t y[] = { (int64_t)(uintptr_t)q->job->data, q->chosen, t->hidden, t->depth, q->views,
-                          q->per_step, q->batch, q->steps, t->anneal, (int64_t)q->index };
-    for (size_t i = 0; i < sizeof x / sizeof *x; i++)
-        if (x[i] != y[i]) return x[i] < y[i] ? -1 : 1;
-    return 0;
+    int order = compare(p, q);
+    return order ? order : (p->index > q->index) - (p->index < q->index);
 }
 
 static void launch_free(qn_tab_launch *l)
@@ -211,6 +219,30 @@ static void launch_free(qn_tab_launch *l)
     qn_free(l->masks);
     qn_free(l->view_columns);
     qn_free(l->losses);
+}
+
+// Puts the tables of all fits one after the other, each once.
+static qn_result join_data(fit *fits, int64_t count, qn_tab_launch *l, float **x, float **y)
+{
+    int64_t columns = fits[0].job->data->columns;
+    l->rows = 0;
+    for (int64_t f = 0; f < count; f++) {
+        int64_t same = 0;
+        while (fits[same].job->data != fits[f].job->data) same++;
+        fits[f].offset = same < f ? fits[same].offset : l->rows;
+        if (same == f) l->rows += fits[f].job->data->rows;
+    }
+    *x = qn_malloc((size_t)(l->rows * columns) * sizeof **x);
+    *y = qn_malloc((size_t)l->rows * sizeof **y);
+    if (!*x || !*y) return qn_no_memory((size_t)(l->rows * columns) * sizeof **x);
+    for (int64_t f = 0; f < count; f++) {
+        const qn_tab_data *d = fits[f].job->data;
+        memcpy(*x + fits[f].offset * columns, d->x, (size_t)(d->rows * columns) * sizeof **x);
+        memcpy(*y + fits[f].offset, d->y, (size_t)d->rows * sizeof **y);
+    }
+    l->x = *x;
+    l->y = *y;
+    return QN_OK;
 }
 
 static qn_result launch_make(const fit *fits, int64_t count, qn_tab_launch *l)
@@ -227,9 +259,6 @@ static qn_result launch_make(const fit *fits, int64_t count, qn_tab_launch *l)
     l->columns = d->columns;
     l->chosen = a->chosen;
     l->parameters = qn_tab_parameters(&shape);
-    l->rows = d->rows;
-    l->x = d->x;
-    l->y = d->y;
     l->views = a->views;
     l->steps = a->steps;
     int64_t run = STEP_VIEWS / a->per_step;
@@ -238,6 +267,7 @@ static qn_result launch_make(const fit *fits, int64_t count, qn_tab_launch *l)
     for (int64_t f = 1; f < count; f++) { // equal steps, yet perhaps other numbers of rows
         int64_t own = fits[f].job->settings->epochs * (fits[f].rows + fits[f].batches * fits[f].views);
         if (own > l->orders) l->orders = own;
+        if (fits[f].batch > l->opts.batch) l->opts.batch = (int)fits[f].batch;
     }
     int64_t views = count * a->views;
     l->state = qn_calloc((size_t)(count * 3 * l->parameters), sizeof(float));
@@ -290,11 +320,13 @@ static qn_result launch_keep(const fit *fits, const qn_tab_launch *l, int64_t do
     return QN_OK;
 }
 
-static qn_result run_alike(qn_device *dev, const fit *fits, int64_t count, tracker *t,
+static qn_result run_alike(qn_device *dev, fit *fits, int64_t count, tracker *t,
                            qn_tab_net *nets)
 {
     qn_tab_launch l = { .after = after, .user = t };
-    qn_result r = launch_make(fits, count, &l);
+    float *x = NULL, *y = NULL;
+    qn_result r = join_data(fits, count, &l, &x, &y);
+    if (r == QN_OK) r = launch_make(fits, count, &l);
     t->launch = &l;
     t->weight = (double)count;
     t->done = 0;
@@ -302,6 +334,8 @@ static qn_result run_alike(qn_device *dev, const fit *fits, int64_t count, track
     if (r == QN_OK) r = launch_keep(fits, &l, t->done, nets);
     t->before += t->weight * (double)l.steps;
     launch_free(&l);
+    qn_free(x);
+    qn_free(y);
     return r;
 }
 
@@ -333,7 +367,7 @@ qn_result qn_tab_train(qn_device *dev, const qn_tab_job *jobs, size_t count,
     qn_result r = QN_OK;
     for (size_t i = 0, n; r == QN_OK && i < count; i += n) {
         int64_t most = most_alike(&fits[i]);
-        for (n = 1; i + n < count && (int64_t)n < most && alike(&fits[i], &fits[i + n]);) n++;
+        for (n = 1; i + n < count && (int64_t)n < most && compare(&fits[i], &fits[i + n]) == 0;) n++;
         r = run_alike(dev, fits + i, (int64_t)n, &t, nets);
         if (r == QN_OK && t.stopped) break;
     }

@@ -80,7 +80,7 @@ uint row_of(uint r) { return task_row[r]; }
 // Replaces the outputs of row r by the gradient of weight * loss; returns weight * loss.
 float loss_of(uint r, float target, float weight)
 {
-    float sum = 0.0, most, picked = 0.0;
+    float others = 0.0, most, picked = 0.0, own = 1.0;
     if (SQUARE != 0u) {
         float e = unit[r] - target;
         unit[r] = 2.0 * weight * e;
@@ -90,13 +90,16 @@ float loss_of(uint r, float target, float weight)
     [[unroll]] for (uint o = 1; o < C; o++) most = max(most, unit[o * R + r]);
     [[unroll]] for (uint o = 0; o < C; o++) {
         float z = unit[o * R + r] - most, e = exp_exact(z);
-        picked = uint(target) == o ? z : picked;
-        sum += e;
+        bool right = uint(target) == o;
+        picked = right ? z : picked;
+        own = right ? e : own;
+        others += right ? 0.0 : e;
         unit[o * R + r] = e;
     }
-    float share = 1.0 / sum;
+    // p - 1 of the right class as minus the others' share: exact also where p is nearly 1.
+    float sum = others + own, share = weight / sum;
     [[unroll]] for (uint o = 0; o < C; o++)
-        unit[o * R + r] = weight * (unit[o * R + r] * share - (uint(target) == o ? 1.0 : 0.0));
+        unit[o * R + r] = share * (uint(target) == o ? -others : unit[o * R + r]);
     return weight * (log_exact(sum) - picked);
 }
 

@@ -311,28 +311,119 @@ static void fill_columns(int d, qn_ref *t)
 #define CLASSES(c) .gen = QN_GEN_INT, .lo = 0, .hi = (c)-1
 
 //   label          fits views rows epochs start K batch hidden depth outputs square steps
-PLAN(one, 1, 1, 1, 1, 0, 1, 1, 1, 1, 2, false, 1)
-FILLS(one, 1, 1)
 PLAN(tiny, 1, 4, 6, 2, 0, 1, 4, 3, 2, 2, false, 5)
 FILLS(tiny, 5, 2)
-PLAN(ragged, 2, 10, 45, 1, 3, 4, 20, 6, 2, 4, false, 6)
-FILLS(ragged, 7, 3)
-PLAN(end, 1, 3, 10, 1, 1, 2, 10, 4, 1, 3, false, 7)
-FILLS(end, 6, 6)
+PLAN(ragged, 2, 10, 45, 1, 3, 4, 20, 17, 1, 4, false, 7)
+FILLS(ragged, 70, 3)
 PLAN(square, 3, 5, 33, 1, 0, 5, 33, 10, 2, 1, true, 1)
 FILLS(square, 3, 2)
-PLAN(wide, 1, 6, 40, 1, 0, 3, 40, 17, 3, 5, false, 2)
-FILLS(wide, 70, 35)
 
 static const qn_case cases[] = {
-    CASE(one, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, CLASSES(2)),
     CASE(tiny, 1, 4, 6, 2, 1, 4, 5, 2, 3, 2, 2, CLASSES(2)),
-    CASE(ragged, 2, 10, 45, 1, 4, 20, 7, 3, 6, 2, 4, CLASSES(4)),
-    CASE(end, 1, 3, 10, 1, 2, 10, 6, 6, 4, 1, 3, CLASSES(3)),
+    CASE(ragged, 2, 10, 45, 1, 4, 20, 70, 3, 17, 1, 4, CLASSES(4)),
     CASE(square, 3, 5, 33, 1, 5, 33, 3, 2, 10, 2, 1, .scale = 1),
-    CASE(wide, 1, 6, 40, 1, 3, 40, 70, 35, 17, 3, 5, CLASSES(5)),
 };
 
-static const qn_refusal refusals[] = { { 0 } };
+// ------------------------------------------------------------------------- refusals
 
-const qn_op_test qn_test_hyper_fit = { cases, sizeof cases / sizeof *cases, refusals, 0 };
+typedef struct call {
+    qn_shape state, fits, orders, x, masks, columns;
+    qn_hyper_fit_opts opts;
+    int views;
+} call;
+
+static const call sound = {
+    .state = { 3, { 1, 3, N(5, P(2, 3, 2, 2)) } },
+    .fits = { 2, { 1, WORDS } },
+    .orders = { 2, { 1, 20 } },
+    .x = { 2, { 6, 5 } },
+    .masks = { 2, { 4, 5 } },
+    .columns = { 2, { 4, 2 } },
+    .opts = { .net = { 3, 2, 2 }, .steps = 2, .views_per_step = 1, .batch = 4 },
+    .views = 4,
+};
+
+static void try(qn_graph *g, call c)
+{
+    qn_hyper_fit(g, qn_input(g, "state", QN_F32, c.state), qn_input(g, "fits", QN_I32, c.fits),
+                 qn_input(g, "orders", QN_I32, c.orders), qn_input(g, "start", QN_I32, QN_SCALAR),
+                 qn_input(g, "rates", QN_F32, QN_SHAPE(8, 2)), qn_input(g, "x", QN_F32, c.x),
+                 qn_input(g, "y", QN_F32, QN_SHAPE(6)), qn_input(g, "masks", QN_F32, c.masks),
+                 qn_input(g, "columns", QN_I32, c.columns), c.views, &c.opts);
+}
+
+static void refuse_leaf(qn_graph *g)
+{
+    try(g, sound);
+}
+
+static void refuse_state(qn_graph *g)
+{
+    call c = sound;
+    c.state.dim[2]++;
+    try(g, c);
+}
+
+static void refuse_square(qn_graph *g)
+{
+    call c = sound;
+    c.opts.square = true;
+    try(g, c);
+}
+
+static void refuse_views(qn_graph *g)
+{
+    call c = sound;
+    c.opts.views_per_step = 5;
+    try(g, c);
+}
+
+static void refuse_steps(qn_graph *g)
+{
+    call c = sound;
+    c.opts.steps = 0;
+    try(g, c);
+}
+
+static void refuse_masks(qn_graph *g)
+{
+    call c = sound;
+    c.masks.dim[0] = 3;
+    try(g, c);
+}
+
+static void refuse_columns(qn_graph *g)
+{
+    call c = sound;
+    c.columns.rank = 1;
+    try(g, c);
+}
+
+static void refuse_fits(qn_graph *g)
+{
+    call c = sound;
+    c.fits.dim[1] = 7;
+    try(g, c);
+}
+
+static void refuse_orders(qn_graph *g)
+{
+    call c = sound;
+    c.orders.dim[0] = 2;
+    try(g, c);
+}
+
+static const qn_refusal refusals[] = {
+    { "leaf", QN_ERR_INVALID, "state (state) is not stored", refuse_leaf },
+    { "state", QN_ERR_INVALID, "state (state) has shape [1,3,", refuse_state },
+    { "square", QN_ERR_INVALID, "squared error of 2 outputs, expected one", refuse_square },
+    { "views", QN_ERR_INVALID, "5 views in a step, but there are 4", refuse_views },
+    { "steps", QN_ERR_INVALID, "0 steps, batches of 4", refuse_steps },
+    { "masks", QN_ERR_INVALID, "masks (masks) has shape [3,5], expected [4,5]", refuse_masks },
+    { "columns", QN_ERR_INVALID, "view_columns (columns) has shape [4], expected", refuse_columns },
+    { "fits", QN_ERR_INVALID, "fits (fits) has shape [1,7], expected [.., 8]", refuse_fits },
+    { "orders", QN_ERR_INVALID, "orders (orders) has shape [2,20], expected [1,20]",
+      refuse_orders },
+};
+
+QN_OP_TEST(hyper_fit, cases, refusals);
