@@ -208,8 +208,8 @@ static void folds_are_stratified(void **state)
 
 // ------------------------------------------------------------------------------ training
 
-static const qn_tab_settings small = { .subsample = 0.5, .hidden = 3, .depth = 2, .views = 4,
-                                       .views_per_step = 1, .epochs = 60, .batch = 16, .rate = 1e-2,
+static const qn_tab_settings small = { .subsample = 0.5, .hidden = 8, .depth = 1, .views = 12,
+                                       .views_per_step = 1, .epochs = 30, .batch = 16, .rate = 3e-3,
                                        .even = true, .balance = true };
 
 // A table whose class is the sign of one column; the last class's row stands alone.
@@ -289,7 +289,7 @@ static void equal_seeds_give_equal_bits(void **state)
     assert_ok(qn_tab_predict(qn_test_device(), &a.m, a.t, &p));
     qn_tab_scores *s = malloc(sizeof *s);
     assert_ok(qn_tab_score(a.y, p.out, 60, 2, s));
-    assert_true(s->balanced_accuracy > 0.8);
+    if (!(s->balanced_accuracy > 0.8)) fail_msg("balanced accuracy %g, loss %g", s->balanced_accuracy, a.m.nets[0].loss);
     free(s);
     double importance[5];
     assert_ok(qn_tab_importance(qn_test_device(), &a.m, a.x, a.y, 60, importance));
@@ -323,18 +323,18 @@ static void models_come_back_from_files(void **state)
     assert_ok(qn_tab_predict(qn_test_device(), &a.m, a.t, &p));
     assert_ok(qn_tab_predict(qn_test_device(), &m, a.t, &q));
     assert_memory_equal(p.out, q.out, 60 * 2 * sizeof(double));
-    assert_int_equal(p.views_used, 8);
+    assert_int_equal(p.views_used, 24);
 
     // Without a column only the views that do not see it have a say; without any, nobody.
     qn_tab_table *t = table_of("a,b,c,d\n0.1,0.2,0.3,0.1\n");
     assert_ok(qn_tab_predict(qn_test_device(), &m, t, &less));
-    assert_in_range(less.views_used, 1, 7);
+    assert_in_range(less.views_used, 1, 23);
     assert_true(fabs(less.out[0] + less.out[1] - 1) < 1e-9 && less.doubt[0] >= 0);
     qn_tab_prediction_free(&less);
     qn_tab_table_close(&t);
     t = table_of("q\n1\nx\n");
     assert_fails(qn_tab_predict(qn_test_device(), &m, t, &less), QN_ERR_INVALID,
-                 "every one of the 8 views needs a column that is missing");
+                 "every one of the 24 views needs a column that is missing");
     qn_tab_table_close(&t);
 
     // Damage of every kind ends in a sentence.
