@@ -1,4 +1,4 @@
-// Made by tests/bench/time_products.c on llvmpipe (LLVM 15.0.6, 256 bits).
+// Made by tools/experiments/time_products.c on llvmpipe (LLVM 15.0.6, 256 bits).
 #include "tab/timings.h"
 
 const char qn_tab_timings[] =

@@ -91,7 +91,7 @@ int main(void)
     }
     qsort(rates, ROWS, sizeof *rates, by_rate);
     double middle = (rates[ROWS / 2 - 1] + rates[ROWS / 2]) / 2;
-    printf("// Made by tests/bench/time_products.c on %s.\n#include \"tab/timings.h\"\n\n"
+    printf("// Made by tools/experiments/time_products.c on %s.\n#include \"tab/timings.h\"\n\n"
            "const char qn_tab_timings[] =\n"
            "    \"rows,inner,columns,transposed_a,transposed_b,bias,relu,speed\\n\"\n",
            qn_device_describe(dev)->name);
