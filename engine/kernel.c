@@ -322,7 +322,7 @@ qn_result qn_kernel_get(qn_device *dev, const qn_dispatch *d, qn_pipeline *out)
                        row->id, dev->info.name);
     bool flat = form == QN_FORM_FLAT;
     made_pipeline key = { .storage = d->storage, .group = d->group_size };
-    if (flat) key.group = dev->info.subgroup_size;
+    if (flat && !(row->forms & QN_FORM_WIDE)) key.group = dev->info.subgroup_size;
     if (!key.group) key.group = DEFAULT_GROUP;
     memcpy(key.constants, d->constants, sizeof key.constants);
     QN_TRY(check_key(dev, row, &key));

@@ -11,7 +11,12 @@ typedef struct qn_row {
     uint32_t forms;
 } qn_row;
 
-enum { QN_FORM_PORTABLE = 1, QN_FORM_FLAT = 2, QN_FORM_STORAGES = 4 }; // bits of qn_row.forms
+enum { // bits of qn_row.forms
+    QN_FORM_PORTABLE = 1,
+    QN_FORM_FLAT = 2,
+    QN_FORM_STORAGES = 4,
+    QN_FORM_WIDE = 8,
+};
 
 const qn_row *qn_row_of(qn_kernel k);
 

@@ -5,6 +5,7 @@
 #include "mem.h"
 #include "platform.h"
 #include "bricks/golden.h"
+#include "tab/golden.h"
 #include "text/golden.h"
 
 #include <math.h>
@@ -196,6 +197,16 @@ static void run_tokenizer(const char *dir, qn_golden_report *report)
         token_line(&t, "tokenizer", false, qn_error_message());
 }
 
+static void run_tab(qn_device *dev, const char *dir, qn_golden_report *report)
+{
+    qn_golden_case c = { .dev = dev, .dir = dir, .line.name = dir };
+    qn_result r = qn_tab_golden(&c);
+    c.line.passed = r == QN_OK && c.line.error <= 1;
+    if (r != QN_OK) snprintf(c.line.detail, sizeof c.line.detail, "%s", qn_error_message());
+    qn_safetensors_close(&c.io);
+    finish(report, &c.line);
+}
+
 static qn_result walk(qn_device *dev, const char *dir, qn_golden_report *report, int depth)
 {
     enum { DEEPEST = 32 };
@@ -204,6 +215,7 @@ static qn_result walk(qn_device *dev, const char *dir, qn_golden_report *report,
     size_t count;
     QN_TRY(qn_list_dir(dir, &names, &count));
     if (qn_golden_tokenizer_matches(dir)) run_tokenizer(dir, report);
+    if (qn_tab_golden_matches(dir)) run_tab(dev, dir, report);
     if (qn_golden_merge_matches(dir)) qn_golden_merge(dev, dir, report);
     if (qn_golden_bricks_matches(dir)) qn_golden_bricks(dir, report);
     if (qn_golden_recipes_match(dir)) qn_golden_recipes(dev, dir, report);

@@ -147,7 +147,7 @@ typedef struct qn_dispatch {
     uint32_t args_size;
     uint32_t constants[QN_MAX_CONSTANTS]; // constant_id 1, 2, ...; id 0 is the workgroup size
     uint32_t group_size;                  // constant_id 0 of a portable form; 0: 64. Flat forms
-                                          // always get the subgroup size.
+                                          // get the subgroup size unless the row says W.
     uint32_t groups[3];                   // each at least 1 and within the device's limit
     uint64_t rounds;                      // loop rounds of the busiest invocation, 0: under 1,000.
                                           // Checked against the device's limit.

@@ -318,6 +318,69 @@ QN_API const qn_tensor *qn_adamw(qn_graph *g, const qn_tensor *p, const qn_tenso
                                  const qn_tensor *square_sum, const qn_tensor *groups,
                                  const qn_tensor *group_table);
 
+// ------------------------------------------------------------------------------- HyperTab
+// n rows, d columns, V views of m columns each, C outputs, h hidden units.
+
+// The small network that judges one view: `depth` layers of `hidden` units with ReLU, then a linear
+// one. Its weights are generated: P of them, layer after layer, the matrix [out, in] and then the
+// biases; P = mh + h + (depth - 1)(h^2 + h) + hC + C.
+typedef struct qn_target_net {
+    int hidden, depth, outputs; // h, at least 1; C
+} qn_target_net;
+#define QN_TARGET_MAX_HIDDEN 64
+#define QN_TARGET_MAX_DEPTH 4
+#define QN_TARGET_MAX_OUTPUTS 64
+QN_API int64_t qn_target_weights(const qn_target_net *net, int64_t chosen); // P
+
+// x [n, d], view_columns i32 [V, m] (0 <= column < d), generated [V, P] -> logits [V, n, C]: every
+// view's network on its columns of every row. The gradient reaches `generated` alone. [hypertab]
+QN_API const qn_tensor *qn_hyper_target(qn_graph *g, const qn_tensor *x,
+                                        const qn_tensor *view_columns, const qn_tensor *generated,
+                                        const qn_target_net *net);
+
+typedef struct qn_hyper_fit_opts {
+    qn_target_net net;
+    bool square;        // mean squared error of one output instead of cross-entropy
+    int steps;          // Adam steps that one run makes at most
+    int views_per_step; // largest K of the fits
+    int batch;          // largest batch of the fits
+    float beta1, beta2, epsilon; // all 0: 0.9, 0.999, 1e-8
+} qn_hyper_fit_opts;
+
+enum { QN_HYPER_WIDTH1 = 128, QN_HYPER_WIDTH2 = 64 }; // hidden units, then twice this many
+// Words of a row of `fits`.
+enum {
+    QN_FIT_ROWS = 0, // rows in an epoch
+    QN_FIT_BATCH,    // rows in a batch, at most opts.batch; an epoch's last one may be shorter
+    QN_FIT_VIEWS,    // K, at most opts.views_per_step; a batch's last step may have fewer
+    QN_FIT_STEPS,    // in all: epochs * ceil(rows / batch) * ceil(V / K)
+    QN_FIT_RATE,     // learning rate, the bits of a float
+    QN_FIT_ORDER,    // where the orders of views begin in the fit's row of `orders`
+    QN_FIT_WORDS = 8
+};
+
+// Trains F hypernetworks at once, `opts.steps` Adam steps of each (fewer at a fit's end), all with
+// views and target networks of one size. A step takes the next K views of the batch; its loss is the
+// mean over them of the mean over the rows of the batch. One dispatch makes many steps, one
+// workgroup a fit, so a fit alone is bound by the speed of one core or compute unit. [hypertab]
+//   state     [F, 3, N], stored: parameters, first and second moments; each U0' [d, 128], c0,
+//             U1' [128, 64], c1, U2' [64, 64], c2, U3' [64, P], c3 (matrices in x out)
+//   fits      i32 [F, 8]: see above
+//   orders    i32 [F, L]: for every epoch its rows, each an index into x; and from `QN_FIT_ORDER` on
+//             for every batch of every epoch the V views in order, each an index into masks
+//   start     i32 scalar: steps done before this run
+//   rates     [T, 2]: 1 / (1 - beta1^t) and 1 / sqrt(1 - beta2^t) of step t - 1; a factor on the
+//             first makes a schedule
+//   x [n, d], y [n] (class numbers as floats, or values), masks [W, d], view_columns i32 [W, m]:
+//             of all fits one after the other, W = all their views, V = `views` each
+// -> losses [F, steps, tasks]: what each task (some rows of one view) adds to the loss of a step,
+// zero where none. Sum over tasks for the loss before the step. No gradient.
+QN_API const qn_tensor *qn_hyper_fit(qn_graph *g, const qn_tensor *state, const qn_tensor *fits,
+                                     const qn_tensor *orders, const qn_tensor *start,
+                                     const qn_tensor *rates, const qn_tensor *x, const qn_tensor *y,
+                                     const qn_tensor *masks, const qn_tensor *view_columns,
+                                     int views, const qn_hyper_fit_opts *opts);
+
 #ifdef __cplusplus
 }
 #endif
