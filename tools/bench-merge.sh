@@ -3,7 +3,8 @@
 #
 #   tools/bench-merge.sh [-p PROGRAM] [-d DIR] [-m MEGABYTES] [-t float32|bfloat16] [METHOD...]
 #
-# Makes random Llama-like models of that size in DIR (kept for the next run), copies them with cp,
+# Makes random Llama-like models of that size in DIR (kept for the next run), copies them with dd
+# (onto the disk, as merges end there too),
 # merges them by each method, and prints seconds, the share of the copy's speed, and the peak of
 # memory beside its bound: 3 times the largest tensor times the inputs, and an output.
 set -euo pipefail
@@ -99,7 +100,9 @@ seconds() { # COMMAND...: its wall time; its output goes to the log
 copy() { # MODEL...
   rm -rf "$models/copy"
   mkdir "$models/copy"
-  for m in "$@"; do cp -r "$models/$m" "$models/copy/$m"; done
+  for m in "$@"; do
+    dd if="$models/$m/model.safetensors" of="$models/copy/$m" bs=16M conv=fsync status=none
+  done
 }
 
 : >"$models/log"

@@ -13,9 +13,13 @@
 #define STATE "quoin_merge.partial.json"
 
 typedef struct run run;
+typedef struct item { // a tensor, or a piece of one
+    qn_merge_tensor tensor;
+    bool begins; // an output tensor
+} item;
 typedef struct stage { // what a worker is given
     run *r;
-    const qn_merge_output *output;
+    const item *item;
     int set;
 } stage;
 
@@ -28,6 +32,8 @@ struct run {
     qn_worker *reader, *author;
     qn_strmap names; // output by name
     stage reading, writing;
+    item *items; // in the order of the writer
+    size_t item_count, item_capacity;
     uint64_t done, kept;
 };
 
@@ -175,7 +181,7 @@ static const qn_merge_output *output_of(const run *r, const char *name)
 static qn_result read_stage(void *arg)
 {
     stage *s = arg;
-    return qn_merge_fill(s->r->blend, s->set, &s->output->tensor);
+    return qn_merge_fill(s->r->blend, s->set, &s->item->tensor);
 }
 
 // The bytes of a result: in the blend's output, or those of the first source as they are.
@@ -183,7 +189,7 @@ static qn_result write_stage(void *arg)
 {
     enum { PIECE = 16 << 20 };
     stage *s = arg;
-    const qn_merge_tensor *t = &s->output->tensor;
+    const qn_merge_tensor *t = &s->item->tensor;
     const char *data =
         t->copied ? t->sources[0].tensor->data : qn_blend_result(s->r->blend, s->set);
     uint64_t size = qn_merge_out_bytes(t);
@@ -194,71 +200,95 @@ static qn_result write_stage(void *arg)
     return QN_OK;
 }
 
-static void report(run *r, const qn_merge_output *o)
+static void report(run *r, const qn_merge_tensor *t)
 {
-    for (size_t i = 0; i < o->tensor.count; i++) r->done += o->tensor.sources[i].tensor->size;
-    r->done += qn_merge_out_bytes(&o->tensor);
-    qn_merge_progress p = { r->done, r->plan.read + r->plan.written, o->tensor.name };
+    for (size_t i = 0; i < t->count; i++) r->done += t->sources[i].tensor->size;
+    r->done += qn_merge_out_bytes(t);
+    qn_merge_progress p = { r->done, r->plan.read + r->plan.written, t->name };
     if (r->opts->progress) r->opts->progress(r->opts->user, &p);
 }
 
-// Starts reading the tensor that the writer wants after `o`; NULL: none is left.
-static qn_result read_ahead(run *r, const qn_merge_output *o, int set)
+// Starts reading an item; NULL: none is left.
+static qn_result read_ahead(run *r, const item *i, int set)
 {
-    if (!o) return QN_OK;
-    QN_TRY(qn_merge_reserve_inputs(r->blend, set, &o->tensor));
-    r->reading = (stage){ r, o, set };
+    if (!i) return QN_OK;
+    QN_TRY(qn_merge_reserve_inputs(r->blend, set, &i->tensor));
+    r->reading = (stage){ r, i, set };
     qn_worker_post(r->reader, read_stage, &r->reading);
+    return QN_OK;
+}
+
+static qn_result add_item(run *r, const qn_merge_tensor *t, bool begins)
+{
+    QN_TRY(qn_grow((void **)&r->items, &r->item_capacity, r->item_count + 1, sizeof *r->items));
+    r->items[r->item_count++] = (item){ *t, begins };
+    return QN_OK;
+}
+
+// Where every element stands for itself, pieces keep buffers small and the three stages busy.
+static qn_result add_pieces(run *r, const qn_merge_tensor *t)
+{
+    const uint64_t piece = (uint64_t)1 << 22; // elements
+    if (t->out_count <= piece || !qn_merge_divisible(t)) return add_item(r, t, true);
+    for (uint64_t at = 0; at < t->out_count; at += piece) {
+        qn_merge_tensor part;
+        qn_tensor_source *sources = qn_arena_alloc(&r->plan.arena, t->count * sizeof *sources);
+        qn_safetensor *views = qn_arena_alloc(&r->plan.arena, t->count * sizeof *views);
+        if (!sources || !views) return qn_no_memory(t->count * sizeof *views);
+        uint64_t count = t->out_count - at < piece ? t->out_count - at : piece;
+        qn_merge_piece(t, at, count, sources, views, &part);
+        QN_TRY(add_item(r, &part, at == 0));
+    }
     return QN_OK;
 }
 
 // The order of outputs is the writer's. It hands out one at a time, while reading is one ahead: so
 // it is asked for all of them first.
-static qn_result order_outputs(run *r, const qn_merge_output **list, size_t *count)
+static qn_result order_outputs(run *r, size_t *count)
 {
-    *count = 0;
-    for (size_t i = 0;; i++) {
-        const char *name = qn_safetensors_due(r->writer, i);
+    for (*count = 0;; ++*count) {
+        const char *name = qn_safetensors_due(r->writer, *count);
         if (!name) return QN_OK;
-        list[(*count)++] = output_of(r, name);
+        QN_TRY(add_pieces(r, &output_of(r, name)->tensor));
     }
 }
 
-// Room for the largest tensors at once: buffers that grow bit by bit are filled with zeros each time.
-static qn_result reserve(run *r, const qn_merge_output *const *list, size_t count)
+// Room for the largest items at once: buffers that grow bit by bit are filled with zeros each time.
+static qn_result reserve(run *r)
 {
-    for (int set = 0; set < QN_BLEND_SETS; set++) {
+    for (size_t set = 0; set < QN_BLEND_SETS; set++) {
         const qn_merge_tensor *in = NULL, *out = NULL;
-        for (size_t i = (size_t)set; i < count; i += QN_BLEND_SETS) {
-            const qn_merge_tensor *t = &list[i]->tensor;
+        for (size_t i = set; i < r->item_count; i += QN_BLEND_SETS) {
+            const qn_merge_tensor *t = &r->items[i].tensor;
             if (t->copied) continue;
             if (!in || qn_merge_slot_bytes(t) > qn_merge_slot_bytes(in)) in = t;
             if (!out || qn_merge_out_bytes(t) > qn_merge_out_bytes(out)) out = t;
         }
         if (!in) continue;
-        QN_TRY(qn_merge_reserve_inputs(r->blend, set, in));
-        QN_TRY(qn_merge_reserve_output(r->blend, set, out));
+        QN_TRY(qn_merge_reserve_inputs(r->blend, (int)set, in));
+        QN_TRY(qn_merge_reserve_output(r->blend, (int)set, out));
     }
     return QN_OK;
 }
 
-static qn_result pipeline(run *r, const qn_merge_output *const *list, size_t count)
+static qn_result pipeline(run *r)
 {
-    QN_TRY(reserve(r, list, count));
-    QN_TRY(read_ahead(r, count ? list[0] : NULL, 0));
-    for (size_t i = 0; i < count; i++) {
+    QN_TRY(reserve(r));
+    QN_TRY(read_ahead(r, r->item_count ? r->items : NULL, 0));
+    for (size_t i = 0; i < r->item_count; i++) {
         const qn_safetensor *due;
+        const item *now = &r->items[i];
         int set = (int)(i % QN_BLEND_SETS);
         QN_TRY(qn_worker_wait(r->reader));
-        QN_TRY(read_ahead(r, i + 1 < count ? list[i + 1] : NULL, 1 - set));
-        // The output of this set was written two tensors ago: waited for below.
-        QN_TRY(qn_merge_reserve_output(r->blend, set, &list[i]->tensor));
-        QN_TRY(qn_merge_compute(r->blend, set, &list[i]->tensor));
+        QN_TRY(read_ahead(r, i + 1 < r->item_count ? now + 1 : NULL, 1 - set));
+        // The output of this set was written two items ago: waited for below.
+        QN_TRY(qn_merge_reserve_output(r->blend, set, &now->tensor));
+        QN_TRY(qn_merge_compute(r->blend, set, &now->tensor));
         QN_TRY(qn_worker_wait(r->author));
-        QN_TRY(qn_safetensors_next(r->writer, &due));
-        r->writing = (stage){ r, list[i], set };
+        if (now->begins) QN_TRY(qn_safetensors_next(r->writer, &due));
+        r->writing = (stage){ r, now, set };
         qn_worker_post(r->author, write_stage, &r->writing);
-        report(r, list[i]);
+        report(r, &now->tensor);
         if (r->opts->stop && r->opts->stop()) {
             QN_TRY(qn_worker_wait(r->author));
             return qn_fail(QN_ERR_CANCELLED, "stopped; the same command goes on from here");
@@ -280,14 +310,12 @@ static qn_result write_tensors(run *r)
     qn_free(path);
     QN_TRY(result);
     QN_TRY(declare_outputs(r));
-    const qn_merge_output **list = qn_malloc((r->plan.count + 1) * sizeof *list);
-    if (!list) return qn_no_memory(r->plan.count * sizeof *list);
     size_t count = 0;
-    result = order_outputs(r, list, &count);
+    result = order_outputs(r, &count);
     r->stats->kept = r->plan.count - count;
     qn_safetensors_total(r->writer, &r->kept);
     r->done = r->kept;
-    if (result == QN_OK) result = pipeline(r, list, count);
+    if (result == QN_OK) result = pipeline(r);
     if (result == QN_OK) r->stats->tensors = count;
     // Workers use what follows: they have to be idle before it goes.
     if (r->reader) (void)qn_worker_wait(r->reader);
@@ -297,7 +325,6 @@ static qn_result write_tensors(run *r)
         if (r->author) (void)qn_worker_wait(r->author);
         (void)qn_fail(result, "%s", message);
     }
-    qn_free(list);
     return result == QN_OK ? qn_safetensors_commit(&r->writer) : result;
 }
 
@@ -362,6 +389,7 @@ qn_result qn_merge_run(qn_device *dev, const qn_recipe *recipe, const char *text
     if (r.blend) stats->device_peak = qn_blend_peak(r.blend);
     qn_blend_destroy(&r.blend);
     qn_strmap_free(&r.names);
+    qn_free(r.items);
     qn_merge_plan_free(&r.plan);
     stats->seconds = qn_clock() - start;
     return result;

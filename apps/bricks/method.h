@@ -90,6 +90,7 @@ struct qn_method {
     // Task-vector methods: how differences are thinned out, and the defaults.
     enum { QN_THIN_NONE = 0, QN_THIN_TOP, QN_THIN_MIDDLE, QN_THIN_RANDOM, QN_THIN_RANKED } thin;
     bool signs;
+    bool elementwise; // each element of the result depends on those at its place alone
 };
 
 extern const qn_method qn_methods[];

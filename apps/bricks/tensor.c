@@ -193,6 +193,35 @@ qn_result qn_merge_prepare(qn_merge_tensor *t)
     return QN_OK;
 }
 
+bool qn_merge_divisible(const qn_merge_tensor *t)
+{
+    bool whole = t->method->elementwise && !t->copied && !t->masks;
+    for (size_t i = 0; i < t->count; i++) whole = whole && as_it_is(t, &t->sources[i]);
+    return whole;
+}
+
+void qn_merge_piece(const qn_merge_tensor *t, uint64_t first, uint64_t count,
+                    qn_tensor_source *sources, qn_safetensor *views, qn_merge_tensor *out)
+{
+    *out = *t;
+    out->sources = sources;
+    out->rank = 1;
+    out->dim[0] = (int64_t)count;
+    out->out_count = count;
+    for (size_t i = 0; i < t->count; i++) {
+        const qn_safetensor *x = t->sources[i].tensor;
+        uint64_t size = qn_st_dtype_size(x->dtype);
+        views[i] = (qn_safetensor){ .name = x->name,
+                                    .dtype = x->dtype,
+                                    .rank = 1,
+                                    .dim = { (int64_t)count },
+                                    .count = count,
+                                    .size = count * size,
+                                    .data = (const char *)x->data + first * size };
+        sources[i] = (qn_tensor_source){ .tensor = &views[i] };
+    }
+}
+
 static uint64_t storage_bytes(qn_storage s)
 {
     return s == QN_STORE_F32 ? 4 : 2;

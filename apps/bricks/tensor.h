@@ -48,6 +48,11 @@ typedef struct qn_merge_tensor {
 // Settles which models take part (those of other shapes may have to go), the shape and the types.
 // Reads no data. May shorten models, sources and masks.
 qn_result qn_merge_prepare(qn_merge_tensor *t);
+// Whether the tensor may be worked on in pieces; elements [first, first + count) of it as a tensor of
+// its own. `sources` and `views` are the piece's, one for each source.
+bool qn_merge_divisible(const qn_merge_tensor *t);
+void qn_merge_piece(const qn_merge_tensor *t, uint64_t first, uint64_t count,
+                    qn_tensor_source *sources, qn_safetensor *views, qn_merge_tensor *out);
 uint64_t qn_merge_slot_bytes(const qn_merge_tensor *t);
 uint64_t qn_merge_out_bytes(const qn_merge_tensor *t);
 // Room in a set; filling its slots, which another thread may do while the other set is in use; both
