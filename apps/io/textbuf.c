@@ -21,7 +21,7 @@ static bool make_room(qn_textbuf *t, size_t more)
 void qn_textbuf_add(qn_textbuf *t, const void *bytes, size_t size)
 {
     if (!make_room(t, size)) return;
-    memcpy(t->data + t->size, bytes, size);
+    if (size) memcpy(t->data + t->size, bytes, size); // of nothing, bytes may be NULL
     t->size += size;
     t->data[t->size] = 0;
 }
