@@ -320,6 +320,75 @@ static void test_segments(void **state)
                  "one run per step");
 }
 
+// One call over a long text, walked or by chunks, and calls over pieces of it of any length that
+// hand the state on.
+typedef struct long_text {
+    float q[4096 * 16], k[4096 * 16], v[4096 * 16], la[4096], beta[4096];
+    float o[4096 * 16], m[256];
+} long_text;
+
+static void run_piece(qn_device *dev, long_text *x, int first, int count, float *m, float *o)
+{
+    qn_graph *g;
+    qn_plan *plan;
+    const qn_tensor *out[2];
+    assert_ok(qn_graph_create(dev, &g));
+    const qn_shape wide = QN_SHAPE(count, 16), one = QN_SHAPE(count, 1);
+    const qn_synapse_opts opts = {
+        .batch = 1, .heads = 1, .end = &out[1],
+        .start = qn_constant(g, "m", QN_F32, QN_SHAPE(1, 1, 16, 16), m),
+        .no_gradient = count % 2, // both ways of keeping what a gradient needs
+    };
+    out[0] = qn_synapse(g, qn_constant(g, "q", QN_F32, wide, x->q + first * 16),
+                        qn_constant(g, "k", QN_F32, wide, x->k + first * 16),
+                        qn_constant(g, "v", QN_F32, wide, x->v + first * 16),
+                        qn_constant(g, "la", QN_F32, one, x->la + first),
+                        qn_constant(g, "beta", QN_F32, one, x->beta + first), &opts);
+    assert_ok(qn_plan_create(g, &(qn_plan_opts){ .outputs = out, .output_count = 2 }, &plan));
+    assert_ok(qn_plan_run(plan));
+    assert_ok(qn_plan_get(plan, out[0], o + first * 16, (uint64_t)count * 64));
+    assert_ok(qn_plan_get(plan, out[1], m, 1024));
+    qn_plan_destroy(&plan);
+    qn_graph_destroy(&g);
+}
+
+static void test_splits(void **state)
+{
+    (void)state;
+    static long_text x;
+    static float o[4096 * 16];
+    qn_random rng = qn_random_start(8, 0);
+    for (int t = 0; t < 4096; t++) {
+        for (int i = 0; i < 16; i++) {
+            x.q[t * 16 + i] = (float)(0.2 * qn_random_normal(&rng));
+            x.k[t * 16 + i] = (float)(0.2 * qn_random_normal(&rng));
+            x.v[t * 16 + i] = (float)qn_random_normal(&rng);
+        }
+        x.la[t] = (float)(-0.02 * qn_random_unit(&rng));
+        x.beta[t] = (float)qn_random_unit(&rng);
+    }
+    run_piece(qn_test_device(), &x, 0, 4096, x.m, x.o);
+    static const int ways[][8] = {
+        { 4096 }, { 1, 4095 }, { 31, 33, 32, 1, 2, 997, 3000 }, { 2048, 2047, 1 },
+    };
+    qn_device *devices[] = { qn_test_device(), qn_test_device_hiding(QN_CAP_TEXEL) };
+    for (int d = 0; d < 2; d++)
+        for (int w = 0; w < 4; w++) {
+            float m[256] = { 0 };
+            for (int i = 0, at = 0; at < 4096; at += ways[w][i++])
+                run_piece(devices[d], &x, at, ways[w][i], m, o);
+            double worst = 0, most = 0;
+            for (int i = 0; i < 4096 * 16; i++) {
+                worst = fmax(worst, fabs((double)o[i] - (double)x.o[i]));
+                most = fmax(most, fabs((double)x.o[i]));
+            }
+            if (!(worst <= 1e-5 * most)) fail_msg("device %d way %d: %g of %g", d, w, worst, most);
+            for (int i = 0; i < 256; i++)
+                assert_true(fabs((double)m[i] - (double)x.m[i]) <= 1e-5 * most);
+        }
+    qn_device_destroy(&devices[1]);
+}
+
 // Wrong words and numbers in config.json.
 static void test_config(void **state)
 {
@@ -363,6 +432,7 @@ int main(void)
         cmocka_unit_test(test_identity), cmocka_unit_test(test_pieces),
         cmocka_unit_test(test_files),    cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_forget),   cmocka_unit_test(test_segments),
+        cmocka_unit_test(test_splits),
         cmocka_unit_test(test_config),
     };
     qn_device_or_skip();
