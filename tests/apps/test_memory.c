@@ -1,4 +1,5 @@
 // Memories of layers: identity at the start, pieces as the whole, files, what they refuse, windows.
+#include "llm/generate.h"
 #include "llm/memory_state.h"
 #include "llm/runner.h"
 #include "llm/trainer.h"
@@ -389,6 +390,68 @@ static void test_splits(void **state)
     qn_device_destroy(&devices[1]);
 }
 
+static int program(const char *args)
+{
+    char line[2048];
+    snprintf(line, sizeof line, "\"%s\" %s >\"%s\" 2>\"%s\"", QN_PROGRAM, args, scratch("stdout"),
+             scratch("stderr"));
+    const int status = system(line);
+    return status < 0 ? -1 : status >> 8;
+}
+
+static void expect_said(const char *part)
+{
+    char *text;
+    size_t size;
+    scratch_read("stderr", &text, &size);
+    if (!strstr(text, part)) fail_msg("'%s' lacks '%s'", text, part);
+    qn_free(text);
+}
+
+static float text_chance(const char *dir)
+{
+    qn_folder f;
+    qn_runner *r;
+    qn_token_score score[20];
+    int32_t ids[20];
+    for (int i = 0; i < 20; i++) ids[i] = 40 + i * 7 % 60;
+    qn_runner_opts o = { .context = 24 };
+    assert_ok(qn_folder_open(qn_test_device(), dir, QN_F32, &f));
+    assert_ok(qn_runner_create(qn_test_device(), &f.config, f.weights, &o, &r));
+    assert_ok(qn_runner_score(r, 0, ids, 20, score));
+    qn_runner_destroy(&r);
+    qn_folder_close(&f);
+    float sum = 0;
+    for (int i = 1; i < 20; i++) sum += score[i].logprob;
+    return sum;
+}
+
+// The programs: a memory added changes no bit, files come and go, wrong calls are told.
+static void test_programs(void **state)
+{
+    (void)state;
+    char args[1024];
+#define CALL(...) (snprintf(args, sizeof args, __VA_ARGS__), program(args))
+    const char *a = QN_SCRATCH_DIR "/trained", *b = QN_SCRATCH_DIR "/added";
+    tiny_train(a, 3);
+    assert_int_equal(CALL("bricks add-memory %s %s --kind full --layers all", a, b), 0);
+    assert_true(text_chance(a) == text_chance(b));
+    assert_int_equal(CALL("bricks add-memory %s %s/again", b, b), 1);
+    expect_said("layer 0 has a memory already");
+    assert_int_equal(CALL("bricks add-memory %s %s/again --layers 3", a, b), 1);
+    expect_said("there are layers 0 to 0");
+    assert_int_equal(CALL("bricks add-memory %s %s/again --layers 0-", a, b), 1);
+    expect_said("expected all, N or N-M");
+    assert_int_equal(CALL("bricks add-memory %s %s/again --keys 129", a, b), 2);
+    const char *file = QN_SCRATCH_DIR "/talk.mem";
+    assert_int_equal(CALL("generate %s -p the -n 4 --memory %s", b, file), 0);
+    assert_true(qn_file_exists(file));
+    assert_int_equal(CALL("generate %s -p the -n 4 --memory %s", b, file), 0);
+    assert_int_equal(CALL("generate %s -p the -n 4 --memory %s", a, file), 1);
+    expect_said("the model has no memory");
+#undef CALL
+}
+
 // Wrong words and numbers in config.json.
 static void test_config(void **state)
 {
@@ -432,7 +495,7 @@ int main(void)
         cmocka_unit_test(test_identity), cmocka_unit_test(test_pieces),
         cmocka_unit_test(test_files),    cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_forget),   cmocka_unit_test(test_segments),
-        cmocka_unit_test(test_splits),
+        cmocka_unit_test(test_splits),   cmocka_unit_test(test_programs),
         cmocka_unit_test(test_config),
     };
     qn_device_or_skip();
