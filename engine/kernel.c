@@ -316,6 +316,10 @@ qn_result qn_kernel_get(qn_device *dev, const qn_dispatch *d, qn_pipeline *out)
 {
     const qn_row *row = &rows[d->kernel];
     uint32_t form = form_on(dev, row);
+    if (!form && (row->forms & QN_FORM_MATRIX))
+        return qn_fail(QN_ERR_UNSUPPORTED,
+                       "kernel %s needs cooperative matrices, which are not used on %s", row->id,
+                       dev->info.name);
     if (!form)
         return qn_fail(QN_ERR_UNSUPPORTED,
                        "kernel %s exists only for CPU drivers, and %s is used with tiled kernels",

@@ -16,6 +16,7 @@ enum { // bits of qn_row.forms
     QN_FORM_FLAT = 2,
     QN_FORM_STORAGES = 4,
     QN_FORM_WIDE = 8,
+    QN_FORM_MATRIX = 16,
 };
 
 const qn_row *qn_row_of(qn_kernel k);

@@ -25,7 +25,12 @@ export OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1
 # A bench of quoin; what failed is among its records.
 bench() { $quoin -q bench "$@" --json || echo "quoin bench $*: status $?" >&2; }
 has() { case " $parts " in *" $1 "*) ;; *) return 1 ;; esac }
-peer() { $python -c "import $1" 2>/dev/null || { echo "without $1 there is nothing to compare with" >&2; return 1; }; }
+peer() {
+  $python -c "import $1" 2>/dev/null || { echo "without $1 there is nothing to compare with" >&2; return 1; }
+  $python -c "import $1; maps = open('/proc/self/maps').read()
+raise SystemExit(not any(x in maps for x in ('openblas', 'mkl', 'blis')))" ||
+    { echo "$1 multiplies without an optimised BLAS (Debian: libopenblas0-pthread): no comparison" >&2; return 1; }
+}
 
 # Prints JSON lines {"peer": ..., "seconds": ...}: medians of a few runs.
 cat >"$work/peers.py" <<'PY'

@@ -4,6 +4,18 @@ set(QN_KERNELS_DEF ${CMAKE_SOURCE_DIR}/engine/include/quoin/kernels.def)
 set(QN_SHADER_DIR ${CMAKE_SOURCE_DIR}/shaders)
 set(QN_SPIRV_DIR ${CMAKE_BINARY_DIR}/spirv)
 file(MAKE_DIRECTORY ${QN_SPIRV_DIR})
+
+# Cooperative matrices: a compiler that knows the KHR dialect writes it, the modules of others are
+# rewritten.
+add_library(qn_coopmat STATIC ${CMAKE_SOURCE_DIR}/tools/coopmat/khr.c)
+target_include_directories(qn_coopmat PUBLIC ${CMAKE_SOURCE_DIR}/tools/coopmat)
+add_executable(coopmat_khr ${CMAKE_SOURCE_DIR}/tools/coopmat/main.c)
+target_link_libraries(coopmat_khr PRIVATE qn_coopmat)
+file(WRITE ${QN_SPIRV_DIR}/probe.comp
+     "#version 450\n#extension GL_KHR_cooperative_matrix : require\nvoid main() {}\n")
+execute_process(COMMAND ${QN_GLSLC} --target-env=vulkan1.2 -o ${QN_SPIRV_DIR}/probe.spv
+                        ${QN_SPIRV_DIR}/probe.comp
+                RESULT_VARIABLE QN_NO_KHR_MATRIX OUTPUT_QUIET ERROR_QUIET)
 set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${QN_KERNELS_DEF})
 
 set(includes "")
@@ -11,7 +23,7 @@ set(entries "")
 set(outputs "")
 file(STRINGS ${QN_KERNELS_DEF} rows REGEX "^QN_KERNEL\\(")
 foreach(row IN LISTS rows)
-  if(NOT row MATCHES "^QN_KERNEL\\(([a-z0-9_]+), *\"([^\"]+)\", *\"([rwbtx]*)\", *([0-9]+), *([PFXW| ]+)\\)")
+  if(NOT row MATCHES "^QN_KERNEL\\(([a-z0-9_]+), *\"([^\"]+)\", *\"([rwbtx]*)\", *([0-9]+), *([PFXWM| ]+)\\)")
     message(FATAL_ERROR "kernels.def: cannot read: ${row}")
   endif()
   set(id ${CMAKE_MATCH_1})
@@ -21,7 +33,7 @@ foreach(row IN LISTS rows)
   if(forms MATCHES "X")
     list(APPEND storages "f16" "bf16")
   endif()
-  foreach(form P F)
+  foreach(form P F M)
     if(NOT forms MATCHES ${form})
       continue()
     endif()
@@ -37,13 +49,17 @@ foreach(row IN LISTS rows)
       endif()
       set(name ${id}_${form}_${storage})
       set(out ${QN_SPIRV_DIR}/${name}.inc)
-      add_custom_command(
-        OUTPUT ${out}
-        COMMAND ${QN_GLSLC} -O --target-env=vulkan1.2 -mfmt=num -I${QN_SHADER_DIR} ${flags}
-                -MD -MF ${out}.d -MT ${out} -o ${out} ${QN_SHADER_DIR}/${file}
-        DEPENDS ${QN_SHADER_DIR}/${file}
-        DEPFILE ${out}.d
-        COMMENT "glslc ${name}" VERBATIM)
+      set(source ${QN_SHADER_DIR}/${file})
+      set(compile ${QN_GLSLC} -O --target-env=vulkan1.2 -I${QN_SHADER_DIR} ${flags}
+                  -MD -MF ${out}.d -MT ${out})
+      if(form STREQUAL "M" AND QN_NO_KHR_MATRIX)
+        set(command COMMAND ${compile} -o ${out}.spv ${source}
+                    COMMAND coopmat_khr ${out}.spv ${out})
+      else()
+        set(command COMMAND ${compile} -mfmt=num -o ${out} ${source})
+      endif()
+      add_custom_command(OUTPUT ${out} ${command} DEPENDS ${source} DEPFILE ${out}.d
+                         COMMENT "glslc ${name}" VERBATIM)
       list(APPEND outputs ${out})
       string(APPEND includes "static const uint32_t ${name}[] = {\n#include \"${name}.inc\"\n};\n")
       string(APPEND entries "    { \"${id}\", '${form}', QN_STORE_${storage}, ${name}, sizeof ${name} },\n")

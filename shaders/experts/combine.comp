@@ -12,7 +12,7 @@
 layout(constant_id = 2) const uint CHOICES = 1; // K
 
 BIND_T(0, y)
-BIND_R(1, gates, float)
+BIND_T(1, gates)
 BIND_T(2, residual)
 BIND_OUT(3, result)
 
@@ -21,7 +21,7 @@ void main()
     for (uint n = group_index(); n < a.rows; n += gl_NumWorkGroups.x * gl_NumWorkGroups.y) {
         float gate[CHOICES];
         [[unroll]] for (uint s = 0u; s < CHOICES; s++)
-            gate[s] = a.gated != 0u ? gates[n * CHOICES + s] : 1.0;
+            gate[s] = a.gated != 0u ? LOAD1(gates, n * CHOICES + s) : 1.0;
         for (uint c = gl_LocalInvocationID.x; c < row_chunks(); c += GROUP) {
             vec4 sum = a.residual != 0u ? ROW4(residual, n, c) : vec4(0.0);
             [[unroll]] for (uint s = 0u; s < CHOICES; s++)

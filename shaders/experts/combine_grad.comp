@@ -15,7 +15,7 @@
 layout(constant_id = 2) const uint CHOICES = 1; // K
 
 BIND_T(0, y)
-BIND_R(1, gates, float)
+BIND_T(1, gates)
 BIND_T(2, dout)
 BIND_OUT(3, dy)
 BIND_W(4, dgates, float)
@@ -24,7 +24,7 @@ void main()
 {
     uint slots = a.rows * CHOICES;
     for (uint i = group_index(); i < slots; i += gl_NumWorkGroups.x * gl_NumWorkGroups.y) {
-        float gate = a.gated != 0u ? gates[i] : 1.0;
+        float gate = a.gated != 0u ? LOAD1(gates, i) : 1.0;
         vec4 dot4 = vec4(0.0);
         for (uint c = gl_LocalInvocationID.x; c < row_chunks(); c += GROUP) {
             vec4 d = ROW4(dout, i / CHOICES, c);

@@ -17,16 +17,7 @@ shared vec4 b_block[BLOCK * 17];
 vec4 a_next[A_LOADS], b_next[B_LOADS];
 vec4 acc[ROWS];
 
-// Part p of an operand's block: the first term, and the first row (column) of the tile.
-uint part_term(uint p, uint width, bool by_columns)
-{
-    return by_columns ? p / (width / 4) : p % 4 * 4;
-}
-
-uint part_place(uint p, uint width, bool by_columns)
-{
-    return by_columns ? p % (width / 4) * 4 : p / 4;
-}
+#include "matmul/parts.glsl"
 
 // The parts in a_next and b_next become the block to sum.
 void tile_put()

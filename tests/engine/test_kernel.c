@@ -229,6 +229,19 @@ static void a_flat_kernel_needs_a_flat_device(void **state)
     qn_device_destroy(&tiled);
 }
 
+static void a_matrix_kernel_needs_a_matrix_device(void **state)
+{
+    (void)state;
+    qn_device *dev = qn_test_device();
+    assert_string_equal(qn_kernel_form(dev, QN_K_matmul_matrix), "none");
+    qn_stream *s;
+    assert_ok(qn_stream_create(dev, NULL, &s));
+    assert_fails(qn_stream_dispatch(s, &(qn_dispatch){ .kernel = QN_K_matmul_matrix,
+                                                       .groups = { 1, 1, 1 } }),
+                 QN_ERR_UNSUPPORTED, "kernel matmul_matrix needs cooperative matrices");
+    qn_stream_destroy(&s);
+}
+
 // Every row's form for this device and its storage variants make a pipeline.
 static void every_row_makes_a_pipeline(void **state)
 {
@@ -345,6 +358,7 @@ int main(void)
         cmocka_unit_test(malformed_dispatches_are_refused),
         cmocka_unit_test(long_loops_are_refused_where_drivers_stop_them),
         cmocka_unit_test(a_flat_kernel_needs_a_flat_device),
+        cmocka_unit_test(a_matrix_kernel_needs_a_matrix_device),
         cmocka_unit_test(every_row_makes_a_pipeline),
 #if defined(QN_HAVE_SHADERC)
         cmocka_unit_test(sources_are_compiled_and_compiled_again),
