@@ -393,7 +393,8 @@ static void test_splits(void **state)
 static int program(const char *args)
 {
     char line[2048];
-    snprintf(line, sizeof line, "\"%s\" %s >\"%s\" 2>\"%s\"", QN_PROGRAM, args, scratch("stdout"),
+    // The validation layer leaks at exit, which sanitized programs tell by their status.
+    snprintf(line, sizeof line, "QUOIN_VALIDATE=0 \"%s\" %s >\"%s\" 2>\"%s\"", QN_PROGRAM, args, scratch("stdout"),
              scratch("stderr"));
     const int status = system(line);
     return status < 0 ? -1 : status >> 8;
