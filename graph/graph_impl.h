@@ -43,7 +43,7 @@ static inline const tensor_impl *impl(const qn_tensor *t)
 
 static inline uint64_t tensor_bytes(const qn_tensor *t)
 {
-    return (uint64_t)qn_shape_count(t->shape) * qn_dtype_size(t->dtype);
+    return qn_dtype_bytes(t->dtype, (uint64_t)qn_shape_count(t->shape));
 }
 
 // store.c

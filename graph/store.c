@@ -1,6 +1,8 @@
 // Named tensors that persist on a device: one buffer, an offset for each.
 #include "graph_impl.h"
 
+#include <quoin/blocks.h>
+
 #include <string.h>
 
 struct qn_store {
@@ -92,14 +94,19 @@ qn_result qn_store_add(qn_store *s, const char *name, qn_dtype dtype, qn_shape s
     if (shape.rank < 0 || shape.rank > QN_MAX_RANK)
         return qn_fail(QN_ERR_INVALID, "%s: tensor %s has rank %d, at most %d is possible", s->name,
                        name, shape.rank, QN_MAX_RANK);
-    uint64_t size = qn_dtype_size(dtype);
+    uint64_t size = 1;
     for (int i = 0; i < shape.rank; i++)
         if (shape.dim[i] < 1 || !qn_mul_u64(size, (uint64_t)shape.dim[i], &size) ||
-            size > (uint64_t)1 << 46) {
+            size > (uint64_t)1 << 44) {
             char text[QN_SHAPE_TEXT];
             return qn_fail(QN_ERR_INVALID, "%s: tensor %s: shape %s is not possible", s->name, name,
                            qn_shape_format(shape, text));
         }
+    if (qn_dtype_is_block(dtype) && qn_shape_last(shape) % QN_BLOCK)
+        return qn_fail(QN_ERR_INVALID, "%s: tensor %s has rows of %lld, %s needs a multiple of %d",
+                       s->name, name, (long long)qn_shape_last(shape), qn_dtype_name(dtype),
+                       QN_BLOCK);
+    size = qn_dtype_bytes(dtype, size);
     QN_TRY(qn_grow((void **)&s->entries, &s->cap, s->count + 1, sizeof *s->entries));
     QN_TRY(rehash(s));
     char *copy = qn_strdup(name);

@@ -113,7 +113,7 @@ static void choose_tile(qn_matmul_choice *c, const tile *t, const qn_device_info
 qn_matmul_choice qn_matmul_choose(const qn_product *given, const qn_device_info *dev)
 {
     qn_matmul_choice c = { .p = normal(*given), .most_terms = MOST_TERMS };
-    // Only the second operand may be stored in 16 bits, and a bias lies along its columns.
+    // Only the second operand may be stored in other types, and a bias lies along its columns.
     bool may_swap = !given->half && !given->bias;
     qn_product other = may_swap ? transposed(c.p) : c.p;
     double time, other_time;

@@ -10,9 +10,19 @@ extern "C" {
 #endif
 
 #define QN_MAX_RANK 4
-typedef enum qn_dtype { QN_F32 = 0, QN_F16, QN_BF16, QN_I32, QN_DTYPE_COUNT } qn_dtype;
+// The last two are weights in blocks of 32 with a scale each: quoin/blocks.h.
+typedef enum qn_dtype {
+    QN_F32 = 0,
+    QN_F16,
+    QN_BF16,
+    QN_I32,
+    QN_Q8_0,
+    QN_Q4_0,
+    QN_DTYPE_COUNT
+} qn_dtype;
 QN_API const char *qn_dtype_name(qn_dtype t); // "f32"
-QN_API uint32_t qn_dtype_size(qn_dtype t);    // bytes of one element
+QN_API uint32_t qn_dtype_size(qn_dtype t);    // bytes of one element; 0 where blocks share some
+QN_API uint64_t qn_dtype_bytes(qn_dtype t, uint64_t count); // of so many elements, on a device
 
 // Row-major and contiguous; dim[0] is outermost, as in PyTorch and safetensors. Rank 0 is a
 // scalar. Every dimension is at least 1.
