@@ -186,6 +186,10 @@ const qn_tensor *qn_store_tensor(qn_graph *g, qn_store *store)
 const qn_tensor *qn_store_prefix(qn_graph *g, qn_store *store, uint64_t bytes)
 {
     if (g->status != QN_OK) return NULL;
+    if (qn_store_is_split(store))
+        return qn_graph_fail(g, qn_fail(QN_ERR_UNSUPPORTED, "%s exceeds one allocation of this "
+                                                            "device: it is no single vector",
+                                        qn_store_name(store)));
     if (qn_store_bytes(store) == 0)
         return qn_graph_fail(g, qn_fail(QN_ERR_INVALID, "%s is empty", qn_store_name(store)));
     if (!bytes || bytes > qn_store_bytes(store) || bytes % QN_RANGE_ALIGN)

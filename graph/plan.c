@@ -52,7 +52,7 @@ static qn_range range_of(const qn_plan *p, const qn_tensor *t)
         r.offset = s->offset % p->chunk;
         break;
     case QN_PLACE_INPUT: r.buffer = p->inputs; break;
-    case QN_PLACE_STORED: r.buffer = qn_store_buffer(s->store); break;
+    case QN_PLACE_STORED: r.buffer = qn_store_buffer(s->store, &r.offset); break;
     case QN_PLACE_NONE: break;
     }
     return r;

@@ -43,7 +43,7 @@ QN_API int64_t qn_shape_rows(qn_shape s);           // count / last
 QN_API char *qn_shape_format(qn_shape s, char text[QN_SHAPE_TEXT]);
 
 // ---------------------------------------------------------------------------------- stores
-// Named tensors that persist on the device in one buffer: a model's weights, their gradients, an
+// Named tensors that persist on the device, in one buffer where one allocation holds them: a model's weights, their gradients, an
 // optimiser's moments, a KV cache. A store outlives every graph that refers to it.
 typedef struct qn_store qn_store;
 
@@ -68,6 +68,9 @@ QN_API const qn_store_entry *qn_store_find(const qn_store *s, const char *name);
 QN_API uint64_t qn_store_bytes(const qn_store *s); // including padding between tensors
 // `size` must be the tensor's. Blocking.
 QN_API qn_result qn_store_write(qn_store *s, const char *name, const void *data, uint64_t size);
+// Bytes at .. at + size of the tensor's.
+QN_API qn_result qn_store_write_part(qn_store *s, const char *name, uint64_t at, const void *data,
+                                     uint64_t size);
 QN_API qn_result qn_store_read(const qn_store *s, const char *name, void *data, uint64_t size);
 
 // ---------------------------------------------------------------------------------- graphs
