@@ -12,6 +12,7 @@ typedef struct routed {
     int32_t transpose_w;
 } routed;
 
+enum { FEW_SLOTS = 16 };       // at most so many are multiplied one by one
 enum { X, W, ORDER, OFFSETS }; // inputs of expert_matmul
 enum { Y = W };                // and of expert_outer in its place
 
@@ -152,6 +153,20 @@ static qn_result record(qn_recorder *r, const qn_node *n)
         .group_size = c.group_size,
         .rounds = i / c.terms_per_round + experts / dev->subgroup_size + 2,
     };
+    // A few slots, each of another expert most likely: one by one, no tile.
+    if (!tw && slots <= FEW_SLOTS) {
+        const bool flat = dev->kernel_class == QN_CLASS_FLAT;
+        d.kernel = QN_K_expert_vec;
+        d.constants[0] = i % 4 == 0 && o % 4 == 0;
+        d.constants[1] = slots_per_row(n, X);
+        d.constants[2] = d.constants[3] = 0;
+        d.group_size = 128;
+        d.groups[0] = qn_div_up(o, flat ? 32 * dev->subgroup_size : 64);
+        d.groups[1] = (uint32_t)slots;
+        d.groups[2] = 1;
+        d.rounds = i / 4 + experts / 4 + 130;
+        return qn_record(r, &d);
+    }
     uint64_t tiles = slots / c.rows + experts; // shaders/experts/tile.glsl
     for (uint64_t first = 0; first < tiles; first += dev->max_groups) {
         uint64_t count = tiles - first < dev->max_groups ? tiles - first : dev->max_groups;

@@ -171,6 +171,8 @@ static void constants_of(const qn_matmul_choice *c, const product *at, bool firs
     out[n++] = c->tile;
     if (c->kernel == QN_K_matvec_flat) {
         out[n++] = c->columns / (4 * dev->subgroup_size);
+    } else if (c->kernel == QN_K_rowvec_flat) {
+        out[n++] = c->columns;
     } else if (c->kernel == QN_K_matvec) {
         out[n++] = c->p.transpose_b;
     } else {
