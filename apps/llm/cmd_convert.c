@@ -3,6 +3,7 @@
 #include "cli/progress.h"
 #include "cli/term.h"
 #include "llm/convert.h"
+#include "llm/generate.h"
 
 typedef struct convert_opts {
     int weights;
@@ -10,7 +11,7 @@ typedef struct convert_opts {
 
 static const qn_opt options[] = {
     { "weights", 'w', QN_AT_CHOICE(convert_opts, weights),
-      .words = "same|f32|f16|bf16|q8_0|q4_0", .initial = "same",
+      .words = QN_WEIGHT_WORDS, .initial = "same",
       .help = "how matrices are written; same: as they are" },
     { 0 },
 };
@@ -25,12 +26,11 @@ static bool report(void *user, uint64_t done, uint64_t total)
 
 static int run(const qn_cli *cli, const void *opts)
 {
-    static const qn_dtype dtypes[] = { QN_AS_STORED, QN_F32, QN_F16, QN_BF16, QN_Q8_0, QN_Q4_0 };
     const convert_opts *o = opts;
     qn_progress progress;
     qn_interrupt_watch();
     qn_progress_start(&progress, "convert", "MB", 0, 0, cli->quiet);
-    qn_convert_opts c = { .weights = dtypes[o->weights],
+    qn_convert_opts c = { .weights = qn_weight_choice(o->weights),
                           .progress = { .report = report, .user = &progress } };
     qn_result r = qn_convert(cli->args[0], cli->args[1], &c);
     qn_progress_end(&progress, NULL);

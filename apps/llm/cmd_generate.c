@@ -31,7 +31,7 @@ static const qn_opt options[] = {
     { "ignore-end", 0, QN_AT_FLAG(generate_opts, ignore_end),
       .help = "go on behind the end of the text" },
     { "no-echo", 0, QN_AT_FLAG(generate_opts, no_echo), .help = "do not print the prompt" },
-    { "weights", 0, QN_AT_CHOICE(generate_opts, weights), .words = "same|f32|f16|bf16|q8_0|q4_0",
+    { "weights", 0, QN_AT_CHOICE(generate_opts, weights), .words = QN_WEIGHT_WORDS,
       .initial = "same", .help = "how matrices are kept on the device; same: as in the files" },
     QN_SAMPLING_OPTIONS(generate_opts, sampling),
     { 0 },
@@ -64,7 +64,6 @@ static bool report_load(void *user, uint64_t done, uint64_t total)
 
 static qn_result generate(const qn_cli *cli, const generate_opts *o, qn_device *dev)
 {
-    static const qn_dtype dtypes[] = { QN_AS_STORED, QN_F32, QN_F16, QN_BF16, QN_Q8_0, QN_Q4_0 };
     char *text = NULL;
     size_t size = 0;
     const uint64_t most = 64 << 20;
@@ -76,7 +75,7 @@ static qn_result generate(const qn_cli *cli, const generate_opts *o, qn_device *
     qn_generate_stats stats = { 0 };
     qn_progress progress;
     qn_progress_start(&progress, "load", "MB", 0, 0, cli->quiet);
-    qn_folder_opts open = { dtypes[o->weights], { report_load, &progress } };
+    qn_folder_opts open = { qn_weight_choice(o->weights), { report_load, &progress } };
     qn_result r = qn_folder_open_with(dev, cli->args[0], &open, &f);
     qn_progress_end(&progress, NULL);
     if (r == QN_OK) {

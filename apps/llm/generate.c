@@ -22,6 +22,12 @@ static qn_result open_config(const char *dir, qn_model_config *out)
     return r;
 }
 
+qn_dtype qn_weight_choice(int i)
+{
+    static const qn_dtype dtypes[] = { QN_AS_STORED, QN_F32, QN_F16, QN_BF16, QN_Q8_0, QN_Q4_0 };
+    return dtypes[i];
+}
+
 // The description and the tokenizer inside a GGUF file.
 static qn_result open_inside(const char *path, const qn_weights *w, qn_folder *f)
 {
