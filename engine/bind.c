@@ -9,7 +9,7 @@
 
 static uint64_t texel_bytes(char letter, qn_storage storage)
 {
-    return letter == 'x' && storage != QN_STORE_F32 ? 8 : 16;
+    return letter == 's' || (letter == 'x' && storage != QN_STORE_F32) ? 4 : 16;
 }
 
 static qn_result check_range(const qn_device *dev, const qn_row *row, uint32_t i, bool flat,
@@ -135,8 +135,7 @@ static qn_result find_view(qn_binder *b, const qn_buffer *buffer, uint64_t offse
 
 static VkFormat format_of(char letter, qn_storage storage)
 {
-    if (letter == 't' || storage == QN_STORE_F32) return VK_FORMAT_R32G32B32A32_SFLOAT;
-    return storage == QN_STORE_F16 ? VK_FORMAT_R16G16B16A16_SFLOAT : VK_FORMAT_R32G32_UINT;
+    return texel_bytes(letter, storage) == 4 ? VK_FORMAT_R32_UINT : VK_FORMAT_R32G32B32A32_SFLOAT;
 }
 
 // ---------------------------------------------------------------------------------- sets

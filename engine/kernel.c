@@ -25,7 +25,7 @@ static const qn_row rows[QN_KERNEL_COUNT] = {
 #undef QN_KERNEL
 
 #define DEFAULT_GROUP 64
-#define STORAGES 3
+#define STORAGES 5
 
 typedef struct made_pipeline {
     struct made_pipeline *next;
@@ -293,10 +293,15 @@ static bool same_key(const made_pipeline *a, const made_pipeline *b)
            !memcmp(a->constants, b->constants, sizeof a->constants);
 }
 
+static uint32_t storage_form(qn_storage s)
+{
+    return s == QN_STORE_Q8_0 || s == QN_STORE_Q4_0 ? QN_FORM_BLOCKS : QN_FORM_STORAGES;
+}
+
 static qn_result check_key(const qn_device *dev, const qn_row *row, const made_pipeline *key)
 {
     if ((unsigned)key->storage >= STORAGES ||
-        (key->storage != QN_STORE_F32 && !(row->forms & QN_FORM_STORAGES)))
+        (key->storage != QN_STORE_F32 && !(row->forms & storage_form(key->storage))))
         return qn_fail(QN_ERR_INVALID, "kernel %s: it has no storage variant %d", row->id,
                        (int)key->storage);
     for (uint32_t i = row->constants; i < QN_MAX_CONSTANTS; i++)

@@ -17,6 +17,7 @@ enum { // bits of qn_row.forms
     QN_FORM_STORAGES = 4,
     QN_FORM_WIDE = 8,
     QN_FORM_MATRIX = 16,
+    QN_FORM_BLOCKS = 32,
 };
 
 const qn_row *qn_row_of(qn_kernel k);
@@ -41,7 +42,8 @@ qn_result qn_kernel_get(qn_device *dev, const qn_dispatch *d, qn_pipeline *out);
 // Whether binding i of the row is a texel buffer in this form.
 static inline bool qn_binding_is_texel(const qn_row *row, bool flat, uint32_t i)
 {
-    return flat && (row->bindings[i] == 't' || row->bindings[i] == 'x');
+    char letter = row->bindings[i];
+    return flat && (letter == 't' || letter == 'x' || letter == 's');
 }
 
 static inline bool qn_binding_writes(const qn_row *row, uint32_t i)

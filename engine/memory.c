@@ -1,6 +1,7 @@
 // Device memory. Blocks of 64 to 256 MiB are cut into pieces; larger requests get their own block.
 #include "memory.h"
 #include "kernel.h"
+#include "platform.h"
 #include "ranges.h"
 
 #include <stdio.h>
@@ -228,11 +229,14 @@ static VkResult allocate(qn_device *dev, qn_block *b)
     if (!(flags & VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT)) return VK_SUCCESS;
     void *map;
     r = dev->vk.vkMapMemory(dev->handle, b->memory, 0, VK_WHOLE_SIZE, 0, &map);
-    if (r == VK_SUCCESS)
-        b->map = map;
-    else
+    if (r != VK_SUCCESS) {
         dev->vk.vkFreeMemory(dev->handle, b->memory, NULL);
-    return r;
+        return r;
+    }
+    b->map = map;
+    // Rows of weights lie pages apart: with small pages every row is a miss of the TLB.
+    if (dev->info.software) qn_map_large_pages(map, b->size);
+    return VK_SUCCESS;
 }
 
 static qn_result add_block(qn_device *dev, uint32_t type, uint64_t size, const char *name,

@@ -44,11 +44,11 @@ uint64_t qn_reload_version(qn_context *ctx, const qn_row *row)
 qn_result qn_reload_compile(const qn_context *ctx, const qn_row *row, bool flat, qn_storage storage,
                             uint32_t **words, size_t *size)
 {
+    static const char *const names[] = { NULL, "QN_F16", "QN_BF16", "QN_Q8_0", "QN_Q4_0" };
     const char *defines[3] = { NULL };
     size_t count = 0;
     if (flat) defines[count++] = "QN_FLAT";
-    if (storage == QN_STORE_F16) defines[count++] = "QN_F16";
-    if (storage == QN_STORE_BF16) defines[count++] = "QN_BF16";
+    if (names[storage]) defines[count++] = names[storage];
     char *path = qn_path_join(ctx->shader_dir, row->file);
     if (!path) return qn_no_memory(strlen(ctx->shader_dir) + strlen(row->file) + 2);
     qn_glsl_result made;

@@ -1,6 +1,8 @@
 // Building graphs: leaves, nodes, names and the sticky first error.
 #include "graph_impl.h"
 
+#include <quoin/blocks.h>
+
 #include <stdarg.h>
 #include <string.h>
 
@@ -184,6 +186,10 @@ const qn_tensor *qn_store_tensor(qn_graph *g, qn_store *store)
 const qn_tensor *qn_store_prefix(qn_graph *g, qn_store *store, uint64_t bytes)
 {
     if (g->status != QN_OK) return NULL;
+    if (qn_store_is_split(store))
+        return qn_graph_fail(g, qn_fail(QN_ERR_UNSUPPORTED, "%s exceeds one allocation of this "
+                                                            "device: it is no single vector",
+                                        qn_store_name(store)));
     if (qn_store_bytes(store) == 0)
         return qn_graph_fail(g, qn_fail(QN_ERR_INVALID, "%s is empty", qn_store_name(store)));
     if (!bytes || bytes > qn_store_bytes(store) || bytes % QN_RANGE_ALIGN)
@@ -287,6 +293,25 @@ qn_result qn_expect_dtype(const qn_node *n, int input, const char *what, qn_dtyp
     if (t->dtype == dtype) return QN_OK;
     return qn_refuse(n, "%s (%s) is %s, expected %s", what, t->name, qn_dtype_name(t->dtype),
                      qn_dtype_name(dtype));
+}
+
+qn_storage qn_storage_of(qn_dtype t)
+{
+    static const qn_storage storages[QN_DTYPE_COUNT] = {
+        [QN_F16] = QN_STORE_F16, [QN_BF16] = QN_STORE_BF16, [QN_Q8_0] = QN_STORE_Q8_0,
+        [QN_Q4_0] = QN_STORE_Q4_0,
+    };
+    return storages[t];
+}
+
+qn_result qn_expect_weights(const qn_node *n, int input, const char *what)
+{
+    const qn_tensor *t = n->in[input];
+    if (qn_storage_of(t->dtype) == QN_STORE_F32) return qn_expect_dtype(n, input, what, QN_F32);
+    if (qn_dtype_is_block(t->dtype) && qn_shape_last(t->shape) % QN_BLOCK)
+        return qn_refuse(n, "%s (%s) has rows of %lld, %s needs a multiple of %d", what, t->name,
+                         (long long)qn_shape_last(t->shape), qn_dtype_name(t->dtype), QN_BLOCK);
+    return QN_OK;
 }
 
 qn_result qn_expect_shape(const qn_node *n, int input, const char *what, qn_shape shape)

@@ -43,11 +43,15 @@ static inline const tensor_impl *impl(const qn_tensor *t)
 
 static inline uint64_t tensor_bytes(const qn_tensor *t)
 {
-    return (uint64_t)qn_shape_count(t->shape) * qn_dtype_size(t->dtype);
+    return qn_dtype_bytes(t->dtype, (uint64_t)qn_shape_count(t->shape));
 }
 
 // store.c
-qn_buffer *qn_store_buffer(const qn_store *s);
+// The buffer that holds a byte of the store; *offset becomes the place within it. NULL before
+// allocation.
+qn_buffer *qn_store_buffer(const qn_store *s, uint64_t *offset);
+// Whether it takes more than one buffer.
+bool qn_store_is_split(const qn_store *s);
 const char *qn_store_name(const qn_store *s);
 
 // store.c: the entry whose name is nearest, or NULL when none is near.

@@ -77,6 +77,14 @@ qn_range qn_at(const qn_recorder *r, const qn_tensor *t);
 // first * row_bytes must be a multiple of QN_RANGE_ALIGN.
 qn_range qn_at_rows(const qn_recorder *r, const qn_tensor *t, uint64_t first, uint64_t count,
                     uint64_t row_bytes);
+// What an 'x' and its 's' binding get: a tensor's integers and scales where it is quantised, else the
+// tensor and a range without a buffer.
+qn_range qn_at_values(const qn_recorder *r, const qn_tensor *t);
+qn_range qn_at_scales(const qn_recorder *r, const qn_tensor *t);
+// How kernels read 'x' bindings of a type.
+qn_storage qn_storage_of(qn_dtype t);
+// QN_ERR_INVALID unless input `input` is f32 or a type that only weights have.
+qn_result qn_expect_weights(const qn_node *n, int input, const char *what);
 qn_result qn_record(qn_recorder *r, const qn_dispatch *d);
 // Fills with a 32-bit word, much faster than a kernel on CPU drivers.
 qn_result qn_record_fill(qn_recorder *r, qn_range dst, uint32_t word);

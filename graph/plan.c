@@ -2,6 +2,8 @@
 #include "layout.h"
 #include "platform.h"
 
+#include <quoin/blocks.h>
+
 #include <string.h>
 
 enum { POISON = 0x7fc0dead }; // a NaN that shows up in a debugger
@@ -50,7 +52,7 @@ static qn_range range_of(const qn_plan *p, const qn_tensor *t)
         r.offset = s->offset % p->chunk;
         break;
     case QN_PLACE_INPUT: r.buffer = p->inputs; break;
-    case QN_PLACE_STORED: r.buffer = qn_store_buffer(s->store); break;
+    case QN_PLACE_STORED: r.buffer = qn_store_buffer(s->store, &r.offset); break;
     case QN_PLACE_NONE: break;
     }
     return r;
@@ -68,6 +70,22 @@ qn_range qn_at_rows(const qn_recorder *r, const qn_tensor *t, uint64_t first, ui
     range.offset += first * row_bytes;
     range.size = count * row_bytes;
     return range;
+}
+
+qn_range qn_at_values(const qn_recorder *r, const qn_tensor *t)
+{
+    qn_range range = range_of(r->plan, t);
+    if (t && qn_dtype_is_block(t->dtype))
+        range.size = qn_blocks_scales_at(t->dtype, (uint64_t)qn_shape_count(t->shape));
+    return range;
+}
+
+qn_range qn_at_scales(const qn_recorder *r, const qn_tensor *t)
+{
+    if (!t || !qn_dtype_is_block(t->dtype)) return (qn_range){ 0 };
+    qn_range range = range_of(r->plan, t);
+    uint64_t at = qn_blocks_scales_at(t->dtype, (uint64_t)qn_shape_count(t->shape));
+    return (qn_range){ range.buffer, range.offset + at, range.size - at };
 }
 
 qn_result qn_record(qn_recorder *r, const qn_dispatch *d)

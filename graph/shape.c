@@ -1,5 +1,5 @@
 // Element types and shapes.
-#include <quoin/graph.h>
+#include <quoin/blocks.h>
 
 #include <stdio.h>
 
@@ -11,6 +11,8 @@ static const struct {
     [QN_F16] = { "f16", 2 },
     [QN_BF16] = { "bf16", 2 },
     [QN_I32] = { "i32", 4 },
+    [QN_Q8_0] = { "q8_0", 0 },
+    [QN_Q4_0] = { "q4_0", 0 },
 };
 _Static_assert(sizeof dtypes / sizeof *dtypes == QN_DTYPE_COUNT, "a row per dtype");
 
@@ -22,6 +24,12 @@ const char *qn_dtype_name(qn_dtype t)
 uint32_t qn_dtype_size(qn_dtype t)
 {
     return (unsigned)t < QN_DTYPE_COUNT ? dtypes[t].size : 0;
+}
+
+uint64_t qn_dtype_bytes(qn_dtype t, uint64_t count)
+{
+    if (!qn_dtype_is_block(t)) return count * qn_dtype_size(t);
+    return qn_blocks_scales_at(t, count) + count / QN_BLOCK * sizeof(uint16_t);
 }
 
 int64_t qn_shape_count(qn_shape s)

@@ -2,7 +2,7 @@
 #include "bench/bench_command.h"
 #include "bench/model.h"
 #include "llm/generate.h"
-#include "llm/half.h"
+#include "half.h"
 #include "random.h"
 
 #include <stdlib.h>

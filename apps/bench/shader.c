@@ -1,7 +1,7 @@
 // Runs a user's shader.
 #include "bench/shader.h"
 
-#include "llm/half.h"
+#include "half.h"
 #include "platform.h"
 #include "random.h"
 

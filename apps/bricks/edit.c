@@ -2,7 +2,7 @@
 #include "edit.h"
 #include "fail.h"
 #include "io/json.h"
-#include "llm/half.h"
+#include "half.h"
 #include "mem.h"
 #include "platform.h"
 

@@ -1,7 +1,7 @@
 // Adapters from differences: every module factored, or saved whole.
 #include "extract.h"
 
-#include "llm/half.h"
+#include "half.h"
 #include "platform.h"
 
 #include <math.h>

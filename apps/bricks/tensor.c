@@ -1,7 +1,7 @@
 // One tensor of a merge: shapes, types, loading.
 #include "tensor.h"
 
-#include "llm/half.h"
+#include "half.h"
 #include "mem.h"
 #include "platform.h"
 

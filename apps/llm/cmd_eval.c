@@ -27,8 +27,8 @@ static const qn_opt options[] = {
       .help = "tokens of each text to look at, at most; 0: all" },
     { "delimiter", 0, QN_AT_STRING(eval_opts, delimiter), .value = "TEXT", .initial = " ",
       .help = "between a question and its choice" },
-    { "weights", 0, QN_AT_CHOICE(eval_opts, weights), .words = "f32|f16|bf16", .initial = "f32",
-      .help = "how matrices are kept on the device" },
+    { "weights", 0, QN_AT_CHOICE(eval_opts, weights), .words = QN_WEIGHT_WORDS, .initial = "same",
+      .help = "how matrices are kept on the device; same: as in the files" },
     { "format", 0, QN_AT_CHOICE(eval_opts, format), .words = QN_REPORT_WORDS, .initial = "text",
       .help = "how results are printed" },
     { 0 },
@@ -113,7 +113,6 @@ static qn_result eval_choices(running *r, const qn_opt_list *files, qn_report_fo
 
 static int run(const qn_cli *cli, const void *opts)
 {
-    static const qn_dtype dtypes[] = { QN_F32, QN_F16, QN_BF16 };
     const eval_opts *o = opts;
     if (!o->text.count && !o->choices.count)
         return qn_cli_misuse(cli, "give --text FILE, --choices FILE or both");
@@ -133,7 +132,7 @@ static int run(const qn_cli *cli, const void *opts)
     const qn_report_format format = cli->json ? QN_REPORT_JSON : (qn_report_format)o->format;
     qn_interrupt_watch();
     qn_result res = qn_cli_open(cli, &ctx, &r.dev);
-    if (res == QN_OK) res = qn_folder_open(r.dev, cli->args[0], dtypes[o->weights], &r.folder);
+    if (res == QN_OK) res = qn_folder_open(r.dev, cli->args[0], qn_weight_choice(o->weights), &r.folder);
     if (res == QN_OK && o->text.count) res = eval_texts(&r, &o->text, format);
     if (res == QN_OK && o->choices.count) res = eval_choices(&r, &o->choices, format);
     int status = qn_cli_result(res);

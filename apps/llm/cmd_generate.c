@@ -1,5 +1,6 @@
 // `quoin generate`: text from a trained folder.
 #include "cli/command.h"
+#include "cli/progress.h"
 #include "cli/term.h"
 #include "llm/generate.h"
 #include "llm/sampling_opts.h"
@@ -30,8 +31,8 @@ static const qn_opt options[] = {
     { "ignore-end", 0, QN_AT_FLAG(generate_opts, ignore_end),
       .help = "go on behind the end of the text" },
     { "no-echo", 0, QN_AT_FLAG(generate_opts, no_echo), .help = "do not print the prompt" },
-    { "weights", 0, QN_AT_CHOICE(generate_opts, weights), .words = "f32|f16|bf16",
-      .initial = "f32", .help = "how matrices are kept on the device" },
+    { "weights", 0, QN_AT_CHOICE(generate_opts, weights), .words = QN_WEIGHT_WORDS,
+      .initial = "same", .help = "how matrices are kept on the device; same: as in the files" },
     QN_SAMPLING_OPTIONS(generate_opts, sampling),
     { 0 },
 };
@@ -53,9 +54,16 @@ static void print_rates(const qn_cli *cli, const qn_generate_stats *s)
                 (long long)s->tokens, rate, s->ended ? "; the text ended" : "");
 }
 
+static bool report_load(void *user, uint64_t done, uint64_t total)
+{
+    qn_progress *p = user;
+    p->total = (double)total / 1e6;
+    qn_progress_update(p, (double)done / 1e6, NULL);
+    return !qn_interrupted();
+}
+
 static qn_result generate(const qn_cli *cli, const generate_opts *o, qn_device *dev)
 {
-    static const qn_dtype dtypes[] = { QN_F32, QN_F16, QN_BF16 };
     char *text = NULL;
     size_t size = 0;
     const uint64_t most = 64 << 20;
@@ -65,7 +73,11 @@ static qn_result generate(const qn_cli *cli, const generate_opts *o, qn_device *
 
     qn_folder f = { 0 };
     qn_generate_stats stats = { 0 };
-    qn_result r = qn_folder_open(dev, cli->args[0], dtypes[o->weights], &f);
+    qn_progress progress;
+    qn_progress_start(&progress, "load", "MB", 0, 0, cli->quiet);
+    qn_folder_opts open = { qn_weight_choice(o->weights), { report_load, &progress } };
+    qn_result r = qn_folder_open_with(dev, cli->args[0], &open, &f);
+    qn_progress_end(&progress, NULL);
     if (r == QN_OK) {
         if (!o->no_echo) print_text(NULL, prompt, size);
         qn_generate_opts g = { .prompt = prompt, .prompt_size = size, .max_tokens = o->tokens,
@@ -98,11 +110,11 @@ static int run(const qn_cli *cli, const void *opts)
 }
 
 const qn_command qn_command_generate = {
-    .args = "FOLDER",
+    .args = "MODEL",
     .args_min = 1,
     .args_max = 1,
-    .about = "Writes text with the model in FOLDER (config.json, tokenizer.json, "
-             "model.safetensors), going on from the prompt. The text goes to standard output as "
+    .about = "Writes text with MODEL, a folder (config.json, tokenizer.json, "
+             "model.safetensors) or a GGUF file, going on from the prompt. The text goes to standard output as "
              "it comes, rates to standard error. The same seed writes the same text; Ctrl-C stops "
              "it.",
     .examples = "quoin generate run/demo --prompt \"The \"\n"

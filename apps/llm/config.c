@@ -272,6 +272,18 @@ qn_result qn_model_config_read(const char *path, qn_model_config *out)
     return r;
 }
 
+qn_result qn_model_config_parse(const char *name, const char *text, size_t size,
+                                qn_model_config *out)
+{
+    qn_json_doc *doc;
+    QN_TRY(qn_json_parse(name, text, size, NULL, &doc));
+    qn_model_config c = { 0 };
+    qn_result r = read_all(name, qn_json_root(doc), &c);
+    qn_json_close(&doc);
+    if (r == QN_OK) *out = c;
+    return r;
+}
+
 static void write_all(qn_json_writer *w, const qn_model_config *c)
 {
     qn_json_put_object(w, NULL);

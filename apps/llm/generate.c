@@ -4,6 +4,8 @@
 #include "mem.h"
 #include "platform.h"
 #include "runner.h"
+#include "text/bpe.h"
+#include "weights.h"
 
 #include <string.h>
 
@@ -20,23 +22,92 @@ static qn_result open_config(const char *dir, qn_model_config *out)
     return r;
 }
 
-qn_result qn_folder_open(qn_device *dev, const char *dir, qn_dtype weights, qn_folder *out)
+qn_dtype qn_weight_choice(int i)
+{
+    static const qn_dtype dtypes[] = { QN_AS_STORED, QN_F32, QN_F16, QN_BF16, QN_Q8_0, QN_Q4_0 };
+    return dtypes[i];
+}
+
+// The description and the tokenizer inside a GGUF file.
+static qn_result open_inside(const char *path, const qn_weights *w, qn_folder *f)
+{
+    qn_gguf_text architecture = { "", 0 }, config, tokenizer;
+    qn_gguf_text_of(w->gguf, "general.architecture", &architecture);
+    if (architecture.size != 12 || memcmp(architecture.data, "moduleformer", 12) != 0)
+        return qn_fail(QN_ERR_UNSUPPORTED,
+                       "%s: general.architecture is \"%.*s\", only moduleformer can be run", path,
+                       (int)(architecture.size < 40 ? architecture.size : 40), architecture.data);
+    if (!qn_gguf_text_of(w->gguf, "quoin.config", &config))
+        return qn_fail(QN_ERR_FORMAT, "%s: the key quoin.config is missing", path);
+    if (!qn_gguf_text_of(w->gguf, "tokenizer.huggingface.json", &tokenizer))
+        return qn_fail(QN_ERR_FORMAT, "%s: the key tokenizer.huggingface.json is missing", path);
+    QN_TRY(qn_model_config_parse(path, config.data, config.size, &f->config));
+    return qn_tokenizer_parse(path, tokenizer.data, tokenizer.size, &f->tokenizer);
+}
+
+typedef struct declaring {
+    const qn_weights *w;
+    qn_store *store;
+    qn_dtype wanted;
+} declaring;
+
+static qn_result declare_one(void *user, const qn_param_info *p)
+{
+    declaring *d = user;
+    qn_weight w;
+    QN_TRY(qn_weights_find(d->w, p, &w));
+    return qn_store_add(d->store, p->name, qn_weight_kept(p, &w, d->wanted), p->shape);
+}
+
+static qn_result load_weights(qn_device *dev, const qn_weights *w, const qn_folder_opts *o,
+                              qn_folder *f)
+{
+    QN_TRY(qn_store_create(dev, "weights", &f->weights));
+    QN_TRY(qn_parameters(&f->config, declare_one, &(declaring){ w, f->weights, o->weights }));
+    QN_TRY(qn_store_allocate(f->weights));
+    return qn_weights_load(w, &f->config, f->weights, &o->progress);
+}
+
+qn_result qn_folder_parts(const char *path, qn_weights *w, qn_folder *out)
 {
     qn_folder f = { 0 };
-    qn_result r = open_config(dir, &f.config);
-    if (r == QN_OK) r = qn_tokenizer_open(dir, &f.tokenizer);
+    qn_result r = QN_OK;
+    if (!qn_is_gguf(path) && !qn_is_dir(path))
+        r = qn_fail(QN_ERR_IO, "%s: there is no such model folder", path);
+    if (r == QN_OK && !qn_is_gguf(path)) r = open_config(path, &f.config);
+    if (r == QN_OK && !qn_is_gguf(path)) r = qn_tokenizer_open(path, &f.tokenizer);
+    if (r == QN_OK) r = qn_weights_open(path, w);
+    if (r == QN_OK && w->gguf) r = open_inside(path, w, &f);
     if (r == QN_OK && qn_tokenizer_size(f.tokenizer) > f.config.vocab_size)
         r = qn_fail(QN_ERR_FORMAT, "%s: the tokenizer has %d tokens, config.json has vocab_size %lld",
-                    dir, qn_tokenizer_size(f.tokenizer), (long long)f.config.vocab_size);
-    if (r == QN_OK) r = qn_store_create(dev, "weights", &f.weights);
-    if (r == QN_OK) r = qn_model_declare(&f.config, f.weights, weights);
-    if (r == QN_OK) r = qn_store_allocate(f.weights);
-    if (r == QN_OK) r = qn_model_load(&f.config, f.weights, dir);
+                    path, qn_tokenizer_size(f.tokenizer), (long long)f.config.vocab_size);
+    if (r == QN_OK) {
+        *out = f;
+        return QN_OK;
+    }
+    qn_folder_close(&f);
+    qn_weights_close(w);
+    return r;
+}
+
+qn_result qn_folder_open_with(qn_device *dev, const char *path, const qn_folder_opts *opts,
+                              qn_folder *out)
+{
+    qn_folder f = { 0 };
+    qn_weights w = { 0 };
+    QN_TRY(qn_folder_parts(path, &w, &f));
+    qn_result r = qn_context_add(load_weights(dev, &w, opts, &f), "%s", path);
+    qn_weights_close(&w);
     if (r == QN_OK)
         *out = f;
     else
         qn_folder_close(&f);
     return r;
+}
+
+qn_result qn_folder_open(qn_device *dev, const char *path, qn_dtype weights, qn_folder *out)
+{
+    return qn_folder_open_with(dev, path, &(qn_folder_opts){ .weights = weights }, out);
 }
 
 void qn_folder_close(qn_folder *f)

@@ -14,7 +14,17 @@ typedef struct qn_folder {
     qn_store *weights;
 } qn_folder;
 
-// `weights` is how matrices are kept: QN_F32, QN_F16 or QN_BF16.
+// `path` is a folder or a GGUF file. `weights` is how matrices are kept: QN_AS_STORED, QN_F32,
+// QN_F16, QN_BF16, QN_Q8_0 or QN_Q4_0; routers and vectors are not quantised.
+typedef struct qn_folder_opts {
+    qn_dtype weights;          // mind: 0 is QN_F32
+    qn_load_progress progress; // of the weights
+} qn_folder_opts;
+qn_result qn_folder_open_with(qn_device *dev, const char *path, const qn_folder_opts *opts,
+                              qn_folder *out);
+// How commands offer this choice, and what its i-th word means.
+#define QN_WEIGHT_WORDS "same|f32|f16|bf16|q8_0|q4_0"
+qn_dtype qn_weight_choice(int i);
 qn_result qn_folder_open(qn_device *dev, const char *dir, qn_dtype weights, qn_folder *out);
 void qn_folder_close(qn_folder *f);
 // [vocab_size], 1 for the tokens that the tokenizer can write; free with qn_free(). NULL: no memory.

@@ -26,7 +26,9 @@ static void give(walk *w, qn_param_kind kind, qn_shape shape, int64_t choices, c
     va_start(ap, fmt);
     vsnprintf(name, sizeof name, fmt, ap);
     va_end(ap);
-    qn_param_info p = { name, shape, kind, kind == QN_PARAM_EXPERT, choices };
+    qn_param_info p = { .name = name, .shape = shape, .kind = kind, .choices = choices,
+                        .router = strstr(name, ".gate.") != NULL,
+                        .expert = kind == QN_PARAM_EXPERT };
     w->result = w->visit(w->user, &p);
 }
 

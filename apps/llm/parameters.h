@@ -20,6 +20,7 @@ typedef struct qn_param_info {
     const char *name; // lives as long as the visit
     qn_shape shape;
     qn_param_kind kind;
+    bool router;         // decides which experts are used: never quantised
     bool expert;         // belongs to one of k of E experts: used by k/E of the tokens
     int64_t choices;     // k, for expert tensors
 } qn_param_info;

@@ -53,8 +53,8 @@ static const qn_opt options[] = {
       .help = "bytes of a request at most" },
     { "connections", 0, QN_AT_INT(serve_opts, connections), .initial = "512", .min = 4,
       .max = 65536, .help = "clients connected at once" },
-    { "weights", 0, QN_AT_CHOICE(serve_opts, weights), .words = "f32|f16|bf16", .initial = "f32",
-      .section = "Model", .help = "how matrices are kept on the device" },
+    { "weights", 0, QN_AT_CHOICE(serve_opts, weights), .words = QN_WEIGHT_WORDS, .initial = "same",
+      .section = "Model", .help = "how matrices are kept on the device; same: as in the files" },
     { 0 },
 };
 
@@ -130,10 +130,9 @@ static qn_result start_server(serving *s)
 
 static qn_result load_model(serving *s)
 {
-    static const qn_dtype dtypes[] = { QN_F32, QN_F16, QN_BF16 };
     const char *dir = s->cli->args[0];
     QN_TRY(qn_cli_open(s->cli, &s->ctx, &s->dev));
-    QN_TRY(qn_folder_open(s->dev, dir, dtypes[s->o->weights], &s->folder));
+    QN_TRY(qn_folder_open(s->dev, dir, qn_weight_choice(s->o->weights), &s->folder));
     QN_TRY(qn_chat_open(dir, s->o->template, s->folder.tokenizer, s->folder.config.eos_token_id,
                         &s->chat));
     qn_runner_opts r = { .slots = s->o->parallel, .context = s->o->context, .chunk = CHUNK };

@@ -75,6 +75,8 @@ qn_result qn_bpe_finish(qn_tokenizer *t, const char *pattern); // NULL: gpt2
 qn_result qn_tokens_append(qn_tokens *t, const int32_t *ids, size_t count);
 qn_result qn_text_append(qn_text *t, const char *data, size_t size);
 
+// The content of a tokenizer.json; free with qn_free().
+qn_result qn_tokenizer_text(const qn_tokenizer *t, char **out);
 // Reads the content of a tokenizer.json; `name` stands for the file in messages.
 qn_result qn_tokenizer_parse(const char *name, const char *text, size_t size, qn_tokenizer **out);
 

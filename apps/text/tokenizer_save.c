@@ -166,11 +166,11 @@ static void put_model(const qn_tokenizer *t, qn_json_writer *w, char *scratch)
     qn_json_put_end(w, '}');
 }
 
-qn_result qn_tokenizer_save(const qn_tokenizer *t, const char *path)
+static qn_result put_all(const qn_tokenizer *t, qn_json_writer *out)
 {
+    qn_json_writer w = *out;
     char *scratch = qn_malloc(2 * t->longest + 1);
     if (!scratch) return qn_no_memory(2 * t->longest + 1);
-    qn_json_writer w = { 0 };
     qn_json_put_object(&w, NULL);
     qn_json_put_string(&w, "version", "1.0");
     qn_json_put_null(&w, "truncation");
@@ -183,5 +183,24 @@ qn_result qn_tokenizer_save(const qn_tokenizer *t, const char *path)
     put_model(t, &w, scratch);
     qn_json_put_end(&w, '}');
     qn_free(scratch);
-    return qn_json_save(&w, path);
+    *out = w;
+    return w.status;
+}
+
+qn_result qn_tokenizer_save(const qn_tokenizer *t, const char *path)
+{
+    qn_json_writer w = { 0 };
+    qn_result r = put_all(t, &w);
+    if (r == QN_OK) return qn_json_save(&w, path);
+    qn_json_writer_free(&w);
+    return r;
+}
+
+qn_result qn_tokenizer_text(const qn_tokenizer *t, char **out)
+{
+    qn_json_writer w = { .compact = true };
+    qn_result r = put_all(t, &w);
+    *out = r == QN_OK ? qn_strndup(w.text, w.size) : NULL;
+    qn_json_writer_free(&w);
+    return r == QN_OK && !*out ? qn_no_memory(0) : r;
 }

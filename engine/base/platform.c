@@ -116,6 +116,16 @@ void qn_map_prefetch(const void *data, uint64_t size)
     advise(data, size, MADV_WILLNEED);
 }
 
+// MADV_HUGEPAGE is a hint of Linux; others have their own ways.
+void qn_map_large_pages(void *data, uint64_t size)
+{
+#ifdef MADV_HUGEPAGE
+    advise(data, size, MADV_HUGEPAGE);
+#else
+    (void)data, (void)size;
+#endif
+}
+
 // Reads until `size` bytes are there or the file ends.
 static qn_result read_all(int fd, const char *path, char *data, size_t size, size_t *got)
 {

@@ -19,6 +19,9 @@ QN_API void qn_unmap_file(qn_mapping *m);
 // The bytes are not needed in memory for now (they stay in the file); or will be soon.
 QN_API void qn_map_release(const void *data, uint64_t size);
 QN_API void qn_map_prefetch(const void *data, uint64_t size);
+// A hint: fresh memory of our own that is going to be large and read with long strides should get
+// large pages.
+QN_API void qn_map_large_pages(void *data, uint64_t size);
 
 // Reads a whole file of at most `limit` bytes, adds a NUL behind it; free with qn_free().
 QN_API qn_result qn_read_file(const char *path, uint64_t limit, char **data, size_t *size);

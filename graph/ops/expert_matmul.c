@@ -12,6 +12,7 @@ typedef struct routed {
     int32_t transpose_w;
 } routed;
 
+enum { FEW_SLOTS = 16 };       // at most so many are multiplied one by one
 enum { X, W, ORDER, OFFSETS }; // inputs of expert_matmul
 enum { Y = W };                // and of expert_outer in its place
 
@@ -107,10 +108,9 @@ static qn_result infer(const qn_node *n, const qn_device_info *dev, qn_shape *sh
 {
     (void)dev;
     char x[QN_SHAPE_TEXT], w[QN_SHAPE_TEXT];
-    qn_dtype stored = n->in[W]->dtype;
     QN_TRY(check_routing(n));
     QN_TRY(expect_rows(n, X, "x"));
-    if (stored != QN_F16 && stored != QN_BF16) QN_TRY(qn_expect_dtype(n, W, "w", QN_F32));
+    QN_TRY(qn_expect_weights(n, W, "w"));
     QN_TRY(expect_rank(n, W, "w", 3, "[E, I, O]"));
     if (n->in[W]->shape.dim[0] != (int64_t)experts_of(n))
         return qn_refuse(n, "w (%s) has shape %s, but the routing has %llu experts", n->in[W]->name,
@@ -142,20 +142,31 @@ static qn_result record(qn_recorder *r, const qn_node *n)
         .b_batch = i * o,
         .x_last = (uint32_t)qn_shape_count(n->in[X]->shape) - 1,
     };
-    qn_dtype stored = n->in[W]->dtype;
     qn_dispatch d = {
         .kernel = c.kernel,
-        .storage = stored == QN_F16    ? QN_STORE_F16
-                   : stored == QN_BF16 ? QN_STORE_BF16
-                                       : QN_STORE_F32,
-        .buffers = { qn_at(r, n->in[X]), qn_at(r, n->in[W]), qn_at(r, n->in[ORDER]),
-                     qn_at(r, n->in[OFFSETS]), qn_at(r, n->out[0]) },
+        .storage = qn_storage_of(n->in[W]->dtype),
+        .buffers = { qn_at(r, n->in[X]), qn_at_values(r, n->in[W]), qn_at(r, n->in[ORDER]),
+                     qn_at(r, n->in[OFFSETS]), qn_at(r, n->out[0]), qn_at_scales(r, n->in[W]) },
         .args = &args,
         .args_size = sizeof args,
         .constants = { c.tile, tw, i % 4 == 0 && o % 4 == 0, slots_per_row(n, X) },
         .group_size = c.group_size,
         .rounds = i / c.terms_per_round + experts / dev->subgroup_size + 2,
     };
+    // A few slots, each of another expert most likely: one by one, no tile.
+    if (!tw && slots <= FEW_SLOTS) {
+        const bool flat = dev->kernel_class == QN_CLASS_FLAT;
+        d.kernel = QN_K_expert_vec;
+        d.constants[0] = i % 4 == 0 && o % 4 == 0;
+        d.constants[1] = slots_per_row(n, X);
+        d.constants[2] = d.constants[3] = 0;
+        d.group_size = 128;
+        d.groups[0] = qn_div_up(o, flat ? 32 * dev->subgroup_size : 64);
+        d.groups[1] = (uint32_t)slots;
+        d.groups[2] = 1;
+        d.rounds = i / 4 + experts / 4 + 130;
+        return qn_record(r, &d);
+    }
     uint64_t tiles = slots / c.rows + experts; // shaders/experts/tile.glsl
     for (uint64_t first = 0; first < tiles; first += dev->max_groups) {
         uint64_t count = tiles - first < dev->max_groups ? tiles - first : dev->max_groups;
@@ -193,7 +204,7 @@ static qn_cost cost(const qn_node *n)
     return (qn_cost){
         .flops = 2 * slots_of(n) * i * o,
         .bytes = (uint64_t)qn_shape_count(n->in[X]->shape) * 4 + slots_of(n) * (o * 4 + 4) +
-                 experts_of(n) * i * o * qn_dtype_size(n->in[W]->dtype),
+                 qn_dtype_bytes(n->in[W]->dtype, experts_of(n) * i * o),
     };
 }
 

@@ -2,6 +2,8 @@
 #include "matmul_choose.h"
 #include "op.h"
 
+#include <quoin/blocks.h>
+
 #include "args.h"
 #include "args/matmul.h"
 
@@ -16,11 +18,6 @@ enum { A, B, BIAS }; // inputs
 static const product *attrs_of(const qn_node *n)
 {
     return n->attrs;
-}
-
-static bool is_half(qn_dtype t)
-{
-    return t == QN_F16 || t == QN_BF16;
 }
 
 // Dimension i from the end, 0 the last.
@@ -44,7 +41,7 @@ static qn_product shape_of(const qn_node *n)
         .transpose_b = at->transpose_b,
         .transpose_c = at->transpose_c,
         .bias = n->in[BIAS] != NULL,
-        .half = is_half(n->in[B]->dtype),
+        .half = n->in[B]->dtype != QN_F32,
     };
 }
 
@@ -81,7 +78,10 @@ static qn_result infer(const qn_node *n, const qn_device_info *dev, qn_shape *sh
     (void)dev;
     const product *at = attrs_of(n);
     QN_TRY(qn_expect_dtype(n, A, "a", QN_F32));
-    if (!is_half(n->in[B]->dtype)) QN_TRY(qn_expect_dtype(n, B, "b", QN_F32));
+    QN_TRY(qn_expect_weights(n, B, "b"));
+    if (qn_dtype_is_block(n->in[B]->dtype) && n->in[B]->shape.rank != 2)
+        return qn_refuse(n, "b (%s) is %s, which only single matrices can be", n->in[B]->name,
+                         qn_dtype_name(n->in[B]->dtype));
     QN_TRY(expect_matrix(n, A, "a"));
     QN_TRY(expect_matrix(n, B, "b"));
     if ((unsigned)at->activation >= QN_ACTIVATION_COUNT)
@@ -133,7 +133,7 @@ static qn_range part_of(const qn_recorder *r, const operand *o, const window *w)
     uint64_t size = qn_dtype_size(o->t->dtype);
     if (o->split) return qn_at_rows(r, o->t, w->first, w->count, o->row * size);
     if (o->each) return qn_at_rows(r, o->t, w->batch, w->batches, o->each * size);
-    return qn_at(r, o->t);
+    return qn_at_values(r, o->t);
 }
 
 // The least count of items of `elements` each that ends at a multiple of QN_RANGE_ALIGN.
@@ -171,6 +171,8 @@ static void constants_of(const qn_matmul_choice *c, const product *at, bool firs
     out[n++] = c->tile;
     if (c->kernel == QN_K_matvec_flat) {
         out[n++] = c->columns / (4 * dev->subgroup_size);
+    } else if (c->kernel == QN_K_rowvec_flat) {
+        out[n++] = c->columns;
     } else if (c->kernel == QN_K_matvec) {
         out[n++] = c->p.transpose_b;
     } else {
@@ -191,9 +193,6 @@ static qn_result record_window(qn_recorder *r, const qn_node *n, const qn_matmul
     const qn_device_info *dev = qn_recorder_device(r);
     const qn_product *p = &c->p;
     uint64_t m = p->transpose_c ? p->m : w->count, columns = p->transpose_c ? w->count : p->n;
-    qn_storage storage = n->in[B]->dtype == QN_F16    ? QN_STORE_F16
-                         : n->in[B]->dtype == QN_BF16 ? QN_STORE_BF16
-                                                      : QN_STORE_F32;
     for (uint64_t k = 0; k < p->k; k += c->most_terms) {
         uint64_t terms = p->k - k < c->most_terms ? p->k - k : c->most_terms;
         matmul_args args = {
@@ -213,9 +212,9 @@ static qn_result record_window(qn_recorder *r, const qn_node *n, const qn_matmul
         if (p->transpose_c && !o[B].split) args.b_first += (uint32_t)w->first;
         qn_dispatch d = {
             .kernel = c->kernel,
-            .storage = storage,
+            .storage = qn_storage_of(n->in[B]->dtype),
             .buffers = { part_of(r, &o[A], w), part_of(r, &o[B], w), qn_at(r, n->in[BIAS]),
-                         part_of(r, &o[2], w) },
+                         part_of(r, &o[2], w), qn_at_scales(r, n->in[B]) },
             .args = &args,
             .args_size = sizeof args,
             .group_size = c->group_size,
@@ -241,7 +240,7 @@ static qn_result record(qn_recorder *r, const qn_node *n)
         { a, one || a->shape.rank == 2 ? 0 : p->m * p->k, p->transpose_a ? p->m : p->k,
           one && !p->transpose_a && !p->transpose_c },
         { b, one || b->shape.rank == 2 ? 0 : p->k * p->n, p->transpose_b ? p->k : p->n,
-          one && p->transpose_b && p->transpose_c },
+          one && p->transpose_b && p->transpose_c && !qn_dtype_is_block(b->dtype) },
         { n->out[0], one ? 0 : p->m * p->n, p->transpose_c ? p->m : p->n, one },
     };
     // The windows cut rows of c where there is one batch, else batches.
@@ -303,7 +302,7 @@ static qn_cost cost(const qn_node *n)
     qn_product p = shape_of(n);
     qn_cost c = { .flops = 2 * p.batch * p.m * p.n * p.k };
     c.bytes = (uint64_t)qn_shape_count(n->in[A]->shape) * 4 +
-              (uint64_t)qn_shape_count(n->in[B]->shape) * qn_dtype_size(n->in[B]->dtype) +
+              qn_dtype_bytes(n->in[B]->dtype, (uint64_t)qn_shape_count(n->in[B]->shape)) +
               p.batch * p.m * p.n * 4;
     return c;
 }

@@ -6,6 +6,7 @@ enum { MOST_TERMS = 1 << 17 };
 
 enum { TILED_LANES = 128, TILED_COLUMNS = 64, TILED_BLOCK = 16, FLAT_UNROLL = 8 };
 enum { VECTOR_ROWS = 4 }; // up to so many rows are a matrix-vector product
+enum { ROWVEC_ROWS = 8 }; // of b, for a group
 enum { STRIPE_WIDE = 8, STRIPE_NARROW = 2 };
 
 // A tile and its worth: the arithmetic it does per unit of time on a large product, as measured
@@ -86,6 +87,10 @@ static void choose_vector(qn_matmul_choice *c, const qn_device_info *dev)
         c->columns = p->transpose_b ? 16 : 64;
         c->group_size = TILED_LANES;
         c->rounds_of_most = MOST_TERMS / 8;
+    } else if (p->transpose_b && p->k % 32 == 0) {
+        c->kernel = QN_K_rowvec_flat;
+        c->columns = ROWVEC_ROWS;
+        c->rounds_of_most = MOST_TERMS / 8 / dev->subgroup_size;
     } else if (p->transpose_b) { // reads along the rows of b like a vector kernel
         c->kernel = QN_K_matmul_flat;
         c->rows = c->tile = p->m == 3 ? 4 : (uint32_t)p->m;
@@ -113,7 +118,7 @@ static void choose_tile(qn_matmul_choice *c, const tile *t, const qn_device_info
 qn_matmul_choice qn_matmul_choose(const qn_product *given, const qn_device_info *dev)
 {
     qn_matmul_choice c = { .p = normal(*given), .most_terms = MOST_TERMS };
-    // Only the second operand may be stored in 16 bits, and a bias lies along its columns.
+    // Only the second operand may be stored in other types, and a bias lies along its columns.
     bool may_swap = !given->half && !given->bias;
     qn_product other = may_swap ? transposed(c.p) : c.p;
     double time, other_time;

@@ -14,6 +14,7 @@ const bool TRANSPOSE_A = false;
 
 BIND_T(0, a_in)
 BIND_X(1, b_in)
+BIND_S(5, b_in)
 #include "experts/tile.glsl"
 #include "matmul/store.glsl"
 BIND_RESULT(4, y)

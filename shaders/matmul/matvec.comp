@@ -19,6 +19,7 @@ layout(constant_id = 6) const bool ADD = false; // a later pass over k: add to c
 
 BIND_T(0, a_in)
 BIND_X(1, b_in)
+BIND_S(4, b_in)
 BIND_T(2, bias)
 BIND_RW(3, c, float)
 #include "matmul/load_any.glsl"

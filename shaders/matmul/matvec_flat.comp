@@ -18,6 +18,7 @@ layout(constant_id = 6) const bool ADD = false; // a later pass over k: add to c
 
 BIND_T(0, a_in)
 BIND_X(1, b_in)
+BIND_S(4, b_in)
 BIND_T(2, bias)
 #include "matmul/store.glsl"
 BIND_RESULT(3, c)

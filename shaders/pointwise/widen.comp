@@ -7,6 +7,7 @@
 #include "args/widen.h"
 
 BIND_X(0, x)
+BIND_S(2, x)
 BIND_OUT(1, y)
 
 vec4 value(uint i) { return LOADX4(x, i); }

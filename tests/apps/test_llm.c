@@ -2,7 +2,7 @@
 // numbers, rounding, decoding.
 #include "llm/data.h"
 #include "llm/decoder.h"
-#include "llm/half.h"
+#include "half.h"
 #include "random.h"
 #include "tiny_lm.h"
 

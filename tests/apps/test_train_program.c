@@ -129,7 +129,7 @@ static void test_refusals(void **state)
         { { "train", "--text", TEXT, "--out", RUN_A, "--tokenizer", AT("none"), "--dry-run" }, 1,
           "none" },
         { { "train", "--text", TEXT, "--out", RUN_A, "--device", "zx9" }, 3, "zx9" },
-        { { "generate" }, 2, "FOLDER" },
+        { { "generate" }, 2, "MODEL" },
         { { "generate", AT("none") }, 1, "there is no such model folder" },
         { { "generate", QN_SCRATCH_DIR, "--prompt", "a", "--file", TEXT }, 2, "use one of them" },
         { { "generate", QN_SCRATCH_DIR }, 1, "tokenizer.json" },

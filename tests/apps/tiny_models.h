@@ -3,7 +3,7 @@
 #define QN_TEST_TINY_MODELS_H
 
 #include "bricks/merge.h"
-#include "llm/half.h"
+#include "half.h"
 #include "random.h"
 #include "scratch.h"
 

@@ -1,6 +1,8 @@
 // The numbers of a case: repeatable generators and the formats in which a device holds them.
 #include "run_impl.h"
 
+#include <quoin/blocks.h>
+
 #include <float.h>
 #include <math.h>
 #include <string.h>
@@ -69,8 +71,37 @@ static double decode16(run_format f, uint16_t w)
     return w & 0x8000 ? -a : a;
 }
 
+// Blocks of 32 as a device holds them: all integers, from the next multiple of 256 on the scales,
+// written from the words of quoin/blocks.h. v becomes what they stand for.
+static void encode_blocks(qn_dtype t, double *v, uint8_t *bytes, int64_t count)
+{
+    const int64_t size = t == QN_Q4_0 ? count / 2 : count;
+    uint16_t *scales = (uint16_t *)(void *)(bytes + (size + 255) / 256 * 256);
+    const run_format half = run_format_of(QN_F16);
+    const double most = t == QN_Q4_0 ? 7 : 127, least = t == QN_Q4_0 ? -8 : -127;
+    memset(bytes, 0, (size_t)qn_dtype_bytes(t, (uint64_t)count));
+    for (int64_t b = 0; b < count / 32; b++) {
+        double *x = v + b * 32, largest = 0;
+        for (int i = 0; i < 32; i++) largest = fmax(largest, fabs(x[i]));
+        const double d = run_round(half, b % 3 ? largest / most : -largest / most);
+        scales[b] = encode16(half, d);
+        for (int i = 0; i < 32; i++) {
+            double q = d != 0 ? fmax(least, fmin(most, nearbyint(x[i] / d))) : 0;
+            x[i] = d * q;
+            if (t == QN_Q8_0)
+                bytes[b * 32 + i] = (uint8_t)(int8_t)q;
+            else
+                bytes[b * 16 + i / 2] |= (uint8_t)((int)q + 8) << i % 2 * 4;
+        }
+    }
+}
+
 void run_encode(qn_dtype t, double *v, void *bytes, int64_t count)
 {
+    if (qn_dtype_is_block(t)) {
+        encode_blocks(t, v, bytes, count);
+        return;
+    }
     for (int64_t i = 0; i < count; i++) {
         if (t == QN_I32) {
             ((int32_t *)bytes)[i] = (int32_t)v[i];
@@ -190,7 +221,7 @@ qn_result run_make_inputs(run_job *j)
     for (int i = 0; i < j->c->inputs; i++) {
         const qn_case_input *in = &j->c->in[i];
         QN_TRY(run_make_ref(&j->arena, in->shape, &j->in[i]));
-        j->size[i] = (uint64_t)j->in[i].count * qn_dtype_size(in->dtype);
+        j->size[i] = qn_dtype_bytes(in->dtype, (uint64_t)j->in[i].count);
         j->bytes[i] = qn_arena_alloc(&j->arena, j->size[i]);
         if (!j->bytes[i]) return qn_no_memory(j->size[i]);
         fill(run_key(j->op, j->c->name, in->name), in, &j->in[i]);

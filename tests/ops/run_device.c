@@ -177,7 +177,7 @@ static qn_result set_inputs(session *s)
 
 static qn_result fetch(session *s, const qn_tensor *t, run_value *out)
 {
-    uint64_t size = (uint64_t)qn_shape_count(t->shape) * qn_dtype_size(t->dtype);
+    uint64_t size = qn_dtype_bytes(t->dtype, (uint64_t)qn_shape_count(t->shape));
     *out = (run_value){ .dtype = t->dtype, .shape = t->shape, .size = size };
     out->bytes = qn_arena_alloc(&s->j->arena, size);
     if (!out->bytes) return qn_no_memory(size);

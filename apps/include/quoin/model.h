@@ -54,6 +54,9 @@ typedef struct qn_model_config {
 // Reads and checks a config.json. Unknown keys and impossible values are refused by name; keys
 // that published files carry without effect are ignored.
 QN_API qn_result qn_model_config_read(const char *path, qn_model_config *out);
+// The same of a text; `name` stands for the file in messages.
+QN_API qn_result qn_model_config_parse(const char *name, const char *text, size_t size,
+                                       qn_model_config *out);
 // Writes it atomically, in the published form.
 QN_API qn_result qn_model_config_write(const qn_model_config *c, const char *path);
 // The same as text, for comparing; free with qn_free().
@@ -73,6 +76,13 @@ QN_API qn_model_size qn_model_count(const qn_model_config *c);
 // Adds every parameter, in a fixed order and under the published names, to a store that is not
 // allocated yet.
 QN_API qn_result qn_model_declare(const qn_model_config *c, qn_store *store, qn_dtype dtype);
+#define QN_AS_STORED QN_DTYPE_COUNT // weights as the files have them
+// Called as weights arrive, bytes of the store: false stops with QN_ERR_CANCELLED.
+typedef struct qn_load_progress {
+    bool (*report)(void *user, uint64_t done, uint64_t total);
+    void *user;
+} qn_load_progress;
+
 // Allocates-and-fills helper of training: normal and uniform values from a counter-based
 // generator. Expert tensors are uniform with bound 1/sqrt(in), or 1/in when `published_init`.
 QN_API qn_result qn_model_initialise(const qn_model_config *c, qn_store *store, uint64_t seed,

@@ -131,7 +131,13 @@ QN_API uint64_t qn_kernels_revision(void);
 QN_API const char *qn_kernel_form(const qn_device *dev, qn_kernel k);
 
 // How a kernel's 'x' bindings are stored; a column of the forms. See shaders/types.glsl.
-typedef enum qn_storage { QN_STORE_F32 = 0, QN_STORE_F16, QN_STORE_BF16 } qn_storage;
+typedef enum qn_storage {
+    QN_STORE_F32 = 0,
+    QN_STORE_F16,
+    QN_STORE_BF16,
+    QN_STORE_Q8_0, // integers of blocks of 32; their f16 scales are the 's' binding
+    QN_STORE_Q4_0,
+} qn_storage;
 
 #define QN_MAX_BINDINGS 12
 #define QN_MAX_CONSTANTS 12

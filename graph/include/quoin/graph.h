@@ -10,9 +10,19 @@ extern "C" {
 #endif
 
 #define QN_MAX_RANK 4
-typedef enum qn_dtype { QN_F32 = 0, QN_F16, QN_BF16, QN_I32, QN_DTYPE_COUNT } qn_dtype;
+// The last two are weights in blocks of 32 with a scale each: quoin/blocks.h.
+typedef enum qn_dtype {
+    QN_F32 = 0,
+    QN_F16,
+    QN_BF16,
+    QN_I32,
+    QN_Q8_0,
+    QN_Q4_0,
+    QN_DTYPE_COUNT
+} qn_dtype;
 QN_API const char *qn_dtype_name(qn_dtype t); // "f32"
-QN_API uint32_t qn_dtype_size(qn_dtype t);    // bytes of one element
+QN_API uint32_t qn_dtype_size(qn_dtype t);    // bytes of one element; 0 where blocks share some
+QN_API uint64_t qn_dtype_bytes(qn_dtype t, uint64_t count); // of so many elements, on a device
 
 // Row-major and contiguous; dim[0] is outermost, as in PyTorch and safetensors. Rank 0 is a
 // scalar. Every dimension is at least 1.
@@ -33,7 +43,7 @@ QN_API int64_t qn_shape_rows(qn_shape s);           // count / last
 QN_API char *qn_shape_format(qn_shape s, char text[QN_SHAPE_TEXT]);
 
 // ---------------------------------------------------------------------------------- stores
-// Named tensors that persist on the device in one buffer: a model's weights, their gradients, an
+// Named tensors that persist on the device, in one buffer where one allocation holds them: a model's weights, their gradients, an
 // optimiser's moments, a KV cache. A store outlives every graph that refers to it.
 typedef struct qn_store qn_store;
 
@@ -58,6 +68,9 @@ QN_API const qn_store_entry *qn_store_find(const qn_store *s, const char *name);
 QN_API uint64_t qn_store_bytes(const qn_store *s); // including padding between tensors
 // `size` must be the tensor's. Blocking.
 QN_API qn_result qn_store_write(qn_store *s, const char *name, const void *data, uint64_t size);
+// Bytes at .. at + size of the tensor's.
+QN_API qn_result qn_store_write_part(qn_store *s, const char *name, uint64_t at, const void *data,
+                                     uint64_t size);
 QN_API qn_result qn_store_read(const qn_store *s, const char *name, void *data, uint64_t size);
 
 // ---------------------------------------------------------------------------------- graphs

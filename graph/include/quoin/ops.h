@@ -40,7 +40,8 @@ typedef enum qn_activation {
 QN_API const char *qn_activation_name(qn_activation a); // "gelu_tanh"
 QN_API const qn_tensor *qn_activate(qn_graph *g, const qn_tensor *x, qn_activation a);
 
-// x in another dtype; f32 <-> f16, bf16 with round to nearest even. The gradient is cast back.
+// x in another dtype; f32 <-> f16, bf16 with round to nearest even; quantised weights to f32. The
+// gradient is cast back.
 QN_API const qn_tensor *qn_cast(qn_graph *g, const qn_tensor *x, qn_dtype to);
 
 // Each element is 0 with probability p, else x / (1 - p). `seed` is an i32 scalar; `stream`
@@ -78,7 +79,7 @@ typedef struct qn_matmul_opts {
 // a [.., M, K]; b [K, N], or [.., K, N] with a's leading dimensions -> [.., M, N].
 // transpose_a: a is given as [.., K, M]; transpose_b: b as [.., N, K] (a Linear weight [out, in]).
 // b may be stored as f16 or bf16 (weights); the gradient to b is then f32 and b must be a leaf
-// made by qn_cast().
+// made by qn_cast(). Or quantised, a single matrix; nothing is differentiated then.
 QN_API const qn_tensor *qn_matmul(qn_graph *g, const qn_tensor *a, const qn_tensor *b,
                                   const qn_matmul_opts *opts);
 
@@ -166,7 +167,7 @@ typedef struct qn_expert_opts {
 // y[a] = x[row of a] w[expert of a] for every slot a. x [N, I] (slot a reads row a / K) or
 // [N*K, I] (slot a reads row a); w [E, I, O] -> [N*K, O]. No slot is dropped, counts never visit
 // the host; an expert without slots costs nothing and gets an explicit zero gradient.
-// w may be f16 or bf16, as in qn_matmul(). [scattermoe]
+// w may be f16, bf16 or quantised, as in qn_matmul(). [scattermoe]
 QN_API const qn_tensor *qn_expert_matmul(qn_graph *g, const qn_tensor *x, const qn_tensor *w,
                                          const qn_routing *routing, const qn_expert_opts *opts);
 

@@ -1,4 +1,4 @@
-// f32 to 16 bits, round to nearest even.
+// f32 to 16 bits, round to nearest even, and back.
 #ifndef QN_HALF_H
 #define QN_HALF_H
 
@@ -29,6 +29,27 @@ static inline uint16_t qn_f16_from_f32(float x)
     }
     a -= 112u << 23;
     return (uint16_t)(sign | (a + 0xfffu + (a >> 13 & 1u)) >> 13);
+}
+
+static inline float qn_f32_from_bf16(uint16_t h)
+{
+    uint32_t u = (uint32_t)h << 16;
+    float x;
+    memcpy(&x, &u, sizeof x);
+    return x;
+}
+
+static inline float qn_f32_from_f16(uint16_t h)
+{
+    uint32_t sign = (uint32_t)(h & 0x8000u) << 16, e = h >> 10 & 31u, m = h & 0x3ffu, u;
+    float x;
+    if (e == 0) { // zero or m units of 2^-24
+        x = (float)m * 0x1p-24f;
+        return sign ? -x : x;
+    }
+    u = sign | (e == 31 ? 0x7f800000u : (e + 112) << 23) | m << 13;
+    memcpy(&x, &u, sizeof x);
+    return x;
 }
 
 #endif
