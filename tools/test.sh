@@ -161,8 +161,8 @@ fi
 program=build/test/apps/quoin
 if [ $golden = yes ] && [ -d ../shared/golden ] && [ -x $program ]; then
   echo "== golden files"
-  folders=$(find ../shared/golden/tokenizer ../shared/golden/moduleformer -mindepth 1 -maxdepth 1 \
-    -type d ! -name g_text_nano 2>/dev/null | sort)
+  folders=$(find ../shared/golden -mindepth 1 -maxdepth 2 -type d ! -name g_text_nano \
+    \( -path '*/moduleformer/*' -o ! -path '*/golden/*/*' ! -name moduleformer \) | sort)
   # shellcheck disable=SC2086
   $program check golden $folders | tee build/golden.log
   status=${PIPESTATUS[0]}

@@ -459,7 +459,7 @@ const qn_command qn_command_bricks_analyse = {
              "becomes when a kind's best neurons are set to zero, and how much these sets overlap.\n\n"
              "Prints the matrix of perplexities; --out has everything.",
     .examples = "quoin bricks analyse run/book --data kinds/ --out r.json --svg pictures\n"
-                "quoin bricks analyse run/book --data kinds/ --save-scores s.safetensors --mask-step 0",
+                "quoin bricks analyse run/book --data kinds/ --save-scores s.safetensors",
     .options = analyse_options,
     .opts_size = sizeof(analyse_opts),
     .run = run_analyse,

@@ -455,7 +455,7 @@ const qn_command qn_command_bricks_merge_experts = {
              "weights and router rows are averaged by use. Attention experts are averaged without "
              "matching. Reports the perplexity before and after.",
     .examples = "quoin bricks merge-experts run/book run/small --data book.txt --experts 4\n"
-                "quoin bricks merge-experts run/book run/same --data book.txt --experts 4 --router map",
+                "quoin bricks merge-experts run/book run/same --data book.txt --experts 4",
     .options = merge_options,
     .opts_size = sizeof(merge_opts),
     .run = run_merge,

@@ -155,7 +155,7 @@ const qn_command qn_command_bricks_prune_neurons = {
     .args_max = 2,
     .about = "Removes neurons from every expert of a ModuleFormer for good: those that serve a "
              "function best, or those that are used least. Every expert loses the same number.",
-    .examples = "quoin bricks prune-neurons run/book run/less --from s.safetensors --function code",
+    .examples = "quoin bricks prune-neurons run/book run/less --from s.safetensors",
     .options = options,
     .opts_size = sizeof(prune_opts),
     .run = run_prune,

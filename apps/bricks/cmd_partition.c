@@ -522,7 +522,7 @@ const qn_command qn_command_bricks_partition = {
              "k-means over what they read or by which are active together. With a text it trains a "
              "small router for each layer and reports what the best groups of a token capture of its "
              "activations, by four choosers: oracle, similarity, the router, chance.",
-    .examples = "quoin bricks partition run/dense --groups 8 --data book.txt --out bricks.safetensors\n"
+    .examples = "quoin bricks partition run/dense --groups 8 --data book.txt --out b.safetensors\n"
                 "quoin bricks partition llama/ --groups 32 --apply llama-grouped/",
     .options = options,
     .opts_size = sizeof(partition_opts),
