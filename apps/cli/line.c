@@ -9,8 +9,13 @@
 #include <string.h>
 
 #ifdef QN_HAVE_LIBEDIT
+#include <errno.h>
 #include <histedit.h>
 #include <locale.h>
+#include <poll.h>
+#include <signal.h>
+#include <unistd.h>
+#include <wchar.h>
 #endif
 
 enum { LONGEST = 1 << 20, RECALLED = 1000 };
@@ -35,6 +40,39 @@ static char *show_prompt(EditLine *e)
     return (char *)(uintptr_t)l->prompt;
 }
 
+// One byte. A Ctrl-C that comes between the prompt and the read is not slept over: it is let in only
+// while ppoll() waits.
+static int read_byte(char *byte)
+{
+    sigset_t held, before;
+    struct pollfd p = { .fd = STDIN_FILENO, .events = POLLIN };
+    sigemptyset(&held);
+    sigaddset(&held, SIGINT);
+    sigaddset(&held, SIGTERM);
+    sigprocmask(SIG_BLOCK, &held, &before);
+    int ready = -1;
+    do ready = qn_interrupted() ? -1 : ppoll(&p, 1, NULL, &before);
+    while (ready < 0 && errno == EINTR && !qn_interrupted());
+    int n = ready > 0 && !qn_interrupted() ? (int)read(STDIN_FILENO, byte, 1) : -1;
+    sigprocmask(SIG_SETMASK, &before, NULL);
+    return n;
+}
+
+// A character for the editor: 1, 0 at the end, -1 after Ctrl-C. Bytes that are none are skipped.
+static int read_character(EditLine *e, wchar_t *out)
+{
+    (void)e;
+    mbstate_t state = { 0 };
+    for (;;) {
+        char byte;
+        int n = read_byte(&byte);
+        if (n <= 0) return n;
+        size_t used = mbrtowc(out, &byte, 1, &state);
+        if (used == (size_t)-1) memset(&state, 0, sizeof state);
+        if (used == 0 || used == 1) return 1;
+    }
+}
+
 static void open_editor(qn_line *l)
 {
     HistEvent event;
@@ -47,6 +85,7 @@ static void open_editor(qn_line *l)
     if (l->file) history(l->history, &event, H_LOAD, l->file);
     el_set(l->edit, EL_CLIENTDATA, l);
     el_set(l->edit, EL_PROMPT, show_prompt);
+    el_set(l->edit, EL_GETCFN, read_character);
     el_set(l->edit, EL_EDITOR, "emacs");
     el_set(l->edit, EL_HIST, history, l->history);
     el_source(l->edit, NULL);
