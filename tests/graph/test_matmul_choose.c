@@ -80,10 +80,12 @@ static void few_rows_are_vectors(void **state)
     assert_int_equal(c.columns, 256);
     assert_int_equal(qn_matmul_choose(&p, &tiled).kernel, QN_K_matvec);
     p.transpose_b = true;
+    assert_int_equal(qn_matmul_choose(&p, &flat8).kernel, QN_K_rowvec_flat);
+    assert_int_equal(qn_matmul_choose(&p, &tiled).columns, 16);
+    p.k = 1020; // no whole blocks
     c = qn_matmul_choose(&p, &flat8);
     assert_int_equal(c.kernel, QN_K_matmul_flat);
     assert_int_equal(c.tile, 1);
-    assert_int_equal(qn_matmul_choose(&p, &tiled).columns, 16);
     p.m = 3; // tiles are powers of two
     assert_int_equal(qn_matmul_choose(&p, &flat8).tile, 4);
     p.m = 5;
