@@ -287,8 +287,8 @@ static void test_terminal(void **state)
         assert_true(child > 0);
         seen_size = 0;
         expect(fd, "> ");
-        type(fd, "the cat\n");
-        expect(fd, "the cat\r\n");
+        // No t: what is typed may be echoed once by the terminal and once by the editor.
+        type(fd, "dog\n");
         expect(fd, "t"); // of the answer
         type(fd, "\x03");
         expect(fd, "(stopped)");
