@@ -249,7 +249,7 @@ static void expect(int fd, const char *wanted)
             memmove(seen, seen + sizeof seen / 4, seen_size);
         }
         struct pollfd p = { .fd = fd, .events = POLLIN };
-        int ready = poll(&p, 1, 400000);
+        int ready = poll(&p, 1, 120000);
         if (ready < 0 && errno == EINTR) continue;
         ssize_t got = ready > 0 ? read(fd, seen + seen_size, sizeof seen / 4) : -1;
         if (got <= 0) fail_msg("expected '%s' in:\n%s", wanted, seen);
