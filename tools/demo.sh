@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 out=${1:-run/demo}
 
 quoin_setup build
-driver=$(quoin_missing test | grep -E '^(libvulkan1|mesa-vulkan-drivers)' | cut -f 1)
+driver=$(quoin_missing test | awk '$1 ~ /^(libvulkan1|mesa-vulkan-drivers)$/ { print $1 }')
 # shellcheck disable=SC2086
 [ -z "$driver" ] || quoin_install $driver || echo "no Vulkan driver could be installed" >&2
 
