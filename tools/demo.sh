@@ -7,9 +7,11 @@ cd "$(dirname "$0")/.."
 out=${1:-run/demo}
 
 quoin_setup build
-driver=$(quoin_missing test | awk '$1 ~ /^(libvulkan1|mesa-vulkan-drivers)$/ { print $1 }')
+# A driver, and text to learn from; without either the program says what it takes instead.
+extra=$(quoin_missing test demo |
+  awk '$1 ~ /^(libvulkan1|mesa-vulkan-drivers|fortunes)$/ { print $1 }')
 # shellcheck disable=SC2086
-[ -z "$driver" ] || quoin_install $driver || echo "no Vulkan driver could be installed" >&2
+[ -z "$extra" ] || quoin_install $extra || echo "could not be installed:" $extra >&2
 
 launcher=()
 command -v ccache >/dev/null && launcher=(-DCMAKE_C_COMPILER_LAUNCHER=ccache)
