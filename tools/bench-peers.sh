@@ -116,8 +116,10 @@ $python - "$work/records" "$work/peers" <<'PY'
 import json, statistics, sys
 records = [json.loads(l) for l in open(sys.argv[1]) if l.strip()]
 peers = [json.loads(l) for l in open(sys.argv[2]) if l.strip()]
+def fits(key, found, wanted):  # a shape is not a part of another shape
+    return not wanted or (found == wanted if key == 'shape' else found.startswith(wanted))
 def some(member, **want):
-    v = [r[member] for r in records if r.get(member) is not None and all(str(r.get(k, '')).startswith(str(x)) for k, x in want.items())]
+    v = [r[member] for r in records if r.get(member) is not None and all(fits(k, str(r.get(k, '')), str(x)) for k, x in want.items())]
     return statistics.median(v) if v else None
 def other(name, member='seconds', **want):
     v = [p[member] for p in peers if p['peer'] == name and all(p.get(k) == x for k, x in want.items())]
